@@ -1,0 +1,38 @@
+"""Variational autoencoders whose parts are TensorFlow Probability distributions, on Keras 3.
+
+The encoder returns ``q(z|x)``, the decoder ``p(x|z)`` and the prior ``p(z)``, each a
+``tfp.distributions.Distribution``. See ``tfp_vae.VAE`` for the model that joins them.
+"""
+
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+from tfp_vae._version import __version__
+
+__all__ = [
+    "VAE",
+    "__version__",
+    "callbacks",
+    "datasets",
+    "layers",
+    "networks",
+    "objectives",
+    "plotting",
+    "priors",
+]
+
+
+def _started_as_command() -> bool:
+    """Whether this process is the ``tfp-vae`` command, which must answer ``--help`` at once."""
+    program = pathlib.PurePath(sys.argv[0] if sys.argv else "").stem
+    # While `python -m tfp_vae` imports the package, argv[0] is still "-m".
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if program == "-m" else []
+    return program == "tfp-vae" or module in (["tfp_vae"], ["tfp_vae.cli"])
+
+
+# Keras finds a class in a saved file only after the class was registered, so a plain
+# `import tfp_vae` followed by `keras.saving.load_model` must find all of them in place.
+if TYPE_CHECKING or not _started_as_command():
+    from tfp_vae import callbacks, datasets, layers, networks, objectives, plotting, priors
+    from tfp_vae.vae import VAE

@@ -1,0 +1,173 @@
+"""What every floor may use: the backend check, seeds, shape helpers, registration.
+
+Imports nothing else from the package.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+
+def _refuse_backend(backend: str) -> None:
+    if backend != "tensorflow":
+        raise ImportError(
+            "tfp_vae needs the TensorFlow backend of Keras. Expected 'tensorflow', got "
+            f"{backend!r}. Set the environment variable KERAS_BACKEND=tensorflow (or edit "
+            "keras.json in the .keras folder of your home directory) and start Python again."
+        )
+
+
+# Asked before Keras is imported: with another backend that is not installed, Keras'
+# own import fails first and names neither the setting nor this package.
+_refuse_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import tensorflow_probability as tfp  # noqa: E402
+
+_refuse_backend(keras.config.backend())
+
+_Registered = TypeVar("_Registered", bound=type)
+
+PACKAGE = "tfp_vae"
+
+
+def register(cls: _Registered) -> _Registered:
+    """Register `cls` with Keras as ``tfp_vae>Name``, so saved models load without help."""
+    return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
+
+
+def stateless_seed(seed: Any, generator: "keras.random.SeedGenerator") -> tf.Tensor:
+    """A stateless seed, shape (2,), int32.
+
+    Args:
+        seed: `None` takes the next one of `generator`; an integer always gives the same;
+            a tensor of shape (2,) is used as it is.
+        generator: the owner's own stream of seeds.
+
+    Raises:
+        TypeError: `seed` is neither of those.
+    """
+    if seed is None:
+        return tf.bitcast(tf.cast(generator.next(), tf.uint32), tf.int32)
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+        low, high = int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF
+        return tf.constant(np.array([high, low], np.uint32).view(np.int32))
+    if tf.is_tensor(seed) and seed.shape == (2,) and seed.dtype.is_integer:
+        return tf.cast(seed, tf.int32)
+    raise TypeError(
+        f"seed: expected None, an integer or an integer tensor of shape (2,), got {seed!r}."
+    )
+
+
+def check_positive_int(name: str, value: Any) -> int:
+    """`value` as an `int` of at least 1, or a `ValueError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}.")
+    return int(value)
+
+
+def flatten_leading(tensor: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Fold all dimensions before the last `event_ndims` into one.
+
+    Returns:
+        The tensor of shape (N, *event) and the leading shape to restore, `None` where
+        there was exactly one leading dimension and nothing was done.
+    """
+    if tensor.shape.rank == event_ndims + 1:
+        return tensor, None
+    lead, event = tensor.shape[:-event_ndims], tensor.shape[-event_ndims:]
+    flat = tf.reshape(tensor, [-1, *event])
+    # A static shape where there is one: TFP reports a static batch_shape from it.
+    if lead.is_fully_defined():
+        return flat, tf.constant(lead.as_list(), tf.int32)
+    return flat, tf.shape(tensor)[:-event_ndims]
+
+
+def distribution_to_config(distribution: "tfp.distributions.Distribution") -> dict[str, Any]:
+    """Plain data from which `distribution_from_config` makes the same distribution.
+
+    Raises:
+        ValueError: a parameter (a function, a bijector, a variable) is not plain data.
+    """
+    name = type(distribution).__name__.lstrip("_")
+    public = getattr(tfp.distributions, name, None)
+    if not (isinstance(public, type) and isinstance(distribution, tfp.distributions.Distribution)):
+        raise ValueError(f"{name} is not a class of tfp.distributions and cannot be saved.")
+    if distribution.variables:
+        raise ValueError(
+            f"{name} holds tf.Variables, which a saved model would not restore. Write a subclass "
+            "of tfp_vae.priors.Prior that owns them, or give constants."
+        )
+    parameters = {
+        key: _parameter_to_config(f"{name}({key}=...)", value)
+        for key, value in distribution.parameters.items()
+    }
+    return {"distribution": name, "parameters": parameters}
+
+
+def _parameter_to_config(label: str, value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tfp.distributions.Distribution):
+        return distribution_to_config(value)
+    if isinstance(value, tf.DType) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return {"dtype": tf.as_dtype(value).name}
+    if isinstance(value, (list, tuple, tf.TensorShape)):
+        # Not as an array: TFP makes float32 of Python's numbers and keeps NumPy's float64.
+        return [_parameter_to_config(label, item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)) or tf.is_tensor(value):
+        array = np.asarray(value)
+        if array.dtype.kind in "biuf":
+            return {"array": array.tolist(), "dtype": array.dtype.name}
+    raise ValueError(
+        f"{label}: expected plain numbers or another distribution, got {type(value).__name__}, "
+        "which can only be saved by pickling code. Write a subclass of tfp_vae.priors.Prior."
+    )
+
+
+def distribution_from_config(config: dict[str, Any]) -> "tfp.distributions.Distribution":
+    """The inverse of `distribution_to_config`. Only classes of tfp.distributions are made."""
+    cls = getattr(tfp.distributions, str(config["distribution"]), None)
+    if not (isinstance(cls, type) and issubclass(cls, tfp.distributions.Distribution)):
+        raise ValueError(f"{config['distribution']!r} is not a class of tfp.distributions.")
+    return cls(**{key: _parameter_from_config(v) for key, v in config["parameters"].items()})
+
+
+def _parameter_from_config(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_parameter_from_config(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "distribution" in value:
+        return distribution_from_config(value)
+    if "array" in value:
+        return np.array(value["array"], value["dtype"])
+    return tf.as_dtype(value["dtype"])
+
+
+def named_callable_to_config(label: str, function: Callable[..., Any]) -> str:
+    """The name under which Keras registered `function`.
+
+    Raises:
+        ValueError: it has none, so that only its code could be saved.
+    """
+    name = keras.saving.get_registered_name(function)
+    if keras.saving.get_registered_object(name) is not function:
+        raise ValueError(
+            f"{label}: {function!r} has no name that a saved model could find again. Decorate it "
+            "with @keras.saving.register_keras_serializable(package=...) to save the model."
+        )
+    return name
+
+
+def named_callable_from_config(label: str, name: str) -> Callable[..., Any]:
+    """The registered function of that name; the inverse of `named_callable_to_config`."""
+    function = keras.saving.get_registered_object(name)
+    if function is None:
+        raise ValueError(
+            f"{label}: no function is registered as {name!r}. Import the module that decorates it "
+            "with @keras.saving.register_keras_serializable before loading."
+        )
+    return function
