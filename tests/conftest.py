@@ -1,0 +1,58 @@
+"""What several test files share: small models, closed forms, fresh processes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Weights and draws without a seed of their own repeat, and leave nothing to the next test."""
+    keras.utils.set_random_seed(0)
+    policy = keras.mixed_precision.global_policy()
+    yield
+    keras.mixed_precision.set_global_policy(policy)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def fresh_process(tmp_path):
+    """Run Python code in a new process and give its standard output."""
+
+    def run(code: str, *arguments: object, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
+            # Where the package is not installed, the checkout serves.
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def mnist_dir() -> pathlib.Path:
+    """The folder that holds the real MNIST."""
+    directory = os.environ.get("TFP_VAE_DATA_DIR", "")
+    if not directory or not (pathlib.Path(directory) / "mnist.npz").is_file():
+        pytest.skip("needs MNIST: set TFP_VAE_DATA_DIR to a folder with mnist.npz")
+    return pathlib.Path(directory)

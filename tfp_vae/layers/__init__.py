@@ -1,0 +1,27 @@
+"""Keras layers: a parameter tensor in, a `tfp.distributions.Distribution` out.
+
+The names, arguments, ``params_size`` and ``new`` follow ``tfp.layers``, so code written for it
+moves over by changing its imports. What differs: the layers are Keras 3, they save their
+constructor arguments instead of pickled code, and the KL regularizer counts once.
+"""
+
+from tfp_vae.layers.base import DistributionLambda, restored_leading_shape
+from tfp_vae.layers.distributions import (
+    IndependentBernoulli,
+    IndependentContinuousBernoulli,
+    IndependentNormal,
+    MultivariateNormalDiag,
+    MultivariateNormalTriL,
+)
+from tfp_vae.layers.regularizers import KLDivergenceRegularizer
+
+__all__ = [
+    "DistributionLambda",
+    "IndependentBernoulli",
+    "IndependentContinuousBernoulli",
+    "IndependentNormal",
+    "KLDivergenceRegularizer",
+    "MultivariateNormalDiag",
+    "MultivariateNormalTriL",
+    "restored_leading_shape",
+]

@@ -1,0 +1,313 @@
+"""Layers whose class fixes the distribution that the parameters make."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
+
+from tfp_vae import _support
+from tfp_vae.layers.base import DistributionLambda
+
+
+def _event_shape(event_shape: int | Sequence[int]) -> tuple[int, ...]:
+    sizes = (event_shape,) if isinstance(event_shape, (int, np.integer)) else tuple(event_shape)
+    return tuple(_support.check_positive_int("event_shape", size) for size in sizes)
+
+
+class _NamedDistribution(DistributionLambda):
+    """A layer whose class fixes the distribution: subclasses define `new` and `params_size`.
+
+    `EVENT` is the name of the argument that gives the shape of one draw.
+    """
+
+    EVENT = "event_shape"
+    new: Callable[..., tfd.Distribution]
+    params_size: Callable[[Any], int]
+
+    def __init__(self, event: Any, convert_to_tensor_fn: Any, validate_args: bool, kwargs: Any):
+        self.params_size(event)  # refuses an event that makes no sense, before anything is built
+        super().__init__(self._distribution, convert_to_tensor_fn, **kwargs)
+        self._event = event
+        self.validate_args = bool(validate_args)
+
+    def _distribution(self, params: tf.Tensor) -> tfd.Distribution:
+        return self.new(params, self._event, validate_args=self.validate_args)
+
+    def build(self, input_shape: Any) -> None:
+        expected = self.params_size(self._event)
+        if not input_shape or input_shape[-1] not in (None, expected):
+            raise ValueError(
+                f"{type(self).__name__}({self._event}): expected an input whose last dimension is "
+                f"params_size = {expected}, got the shape {tuple(input_shape)}."
+            )
+        super().build(input_shape)
+
+    def _function_config(self) -> dict[str, Any]:
+        return {self.EVENT: self._event, "validate_args": self.validate_args}
+
+
+class _VectorDistribution(_NamedDistribution):
+    EVENT = "event_size"
+
+    def __init__(
+        self,
+        event_size: int,
+        convert_to_tensor_fn: str | Callable[[tfd.Distribution], tf.Tensor] = "sample",
+        validate_args: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        event_size = _support.check_positive_int("event_size", event_size)
+        super().__init__(event_size, convert_to_tensor_fn, validate_args, kwargs)
+        self.event_size = event_size
+
+
+@_support.register
+class MultivariateNormalDiag(_VectorDistribution):
+    """``params (..., 2d) -> Normal(loc, diag(exp(log_variance / 2)))`` of event shape ``(d,)``.
+
+    The first ``d`` parameters are the mean, the others the logarithm of the variance:
+    ``q(z|x) = N(z; mu(x), diag(exp(s(x))))`` (Kingma & Welling 2014, arXiv:1312.6114, appendix C).
+
+    Args:
+        event_size: ``d``, the number of latent dimensions.
+        convert_to_tensor_fn: see `DistributionLambda`.
+        validate_args: let TFP check the parameters at run time.
+        **kwargs: of `DistributionLambda`, `activity_regularizer` among them.
+
+    Raises:
+        ValueError: `event_size` below 1, or an input without ``2 * event_size`` parameters.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tfp_vae import layers
+        >>> q = layers.MultivariateNormalDiag(3)(tf.zeros([8, 6]))
+        >>> q.batch_shape, q.event_shape
+        (TensorShape([8]), TensorShape([3]))
+    """
+
+    @staticmethod
+    def params_size(event_size: int, name: str | None = None) -> int:
+        """The number of parameters of one distribution: ``2 * event_size``."""
+        return 2 * _support.check_positive_int("event_size", event_size)
+
+    @staticmethod
+    def new(
+        params: tf.Tensor, event_size: int, validate_args: bool = False, name: str | None = None
+    ) -> tfd.MultivariateNormalDiag:
+        """The distribution of `params`, shape ``(..., 2 * event_size)``."""
+        loc, log_variance = tf.split(params, 2, axis=-1)
+        return tfd.MultivariateNormalDiag(
+            loc,
+            tf.exp(0.5 * log_variance),
+            validate_args=validate_args,
+            name=name or "MultivariateNormalDiag",
+        )
+
+
+@_support.register
+class MultivariateNormalTriL(_VectorDistribution):
+    """``params (..., d + d (d + 1) / 2) -> Normal(loc, L L^T)`` of event shape ``(d,)``.
+
+    The first ``d`` parameters are the mean; the others fill the lower triangle of ``L``, whose
+    diagonal goes through ``softplus(.) + 1e-5``, as in the layer of TensorFlow Probability.
+
+    Args:
+        event_size: ``d``.
+        convert_to_tensor_fn: see `DistributionLambda`.
+        validate_args: let TFP check the parameters at run time.
+        **kwargs: of `DistributionLambda`, `activity_regularizer` among them.
+
+    Raises:
+        ValueError: `event_size` below 1, or an input of another size.
+    """
+
+    @staticmethod
+    def params_size(event_size: int, name: str | None = None) -> int:
+        """The number of parameters of one distribution: ``d + d (d + 1) / 2``."""
+        event_size = _support.check_positive_int("event_size", event_size)
+        return event_size + event_size * (event_size + 1) // 2
+
+    @staticmethod
+    def new(
+        params: tf.Tensor, event_size: int, validate_args: bool = False, name: str | None = None
+    ) -> tfd.MultivariateNormalTriL:
+        """The distribution of `params`, shape ``(..., params_size(event_size))``."""
+        scale_tril = tfp.bijectors.FillScaleTriL(
+            diag_shift=np.array(1e-5, params.dtype.as_numpy_dtype), validate_args=validate_args
+        )
+        return tfd.MultivariateNormalTriL(
+            loc=params[..., :event_size],
+            scale_tril=scale_tril(params[..., event_size:]),
+            validate_args=validate_args,
+            name=name or "MultivariateNormalTriL",
+        )
+
+
+class _ImageDistribution(_NamedDistribution):
+    def __init__(
+        self,
+        event_shape: int | Sequence[int] = (),
+        convert_to_tensor_fn: str | Callable[[tfd.Distribution], tf.Tensor] = "sample",
+        validate_args: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        event_shape = _event_shape(event_shape)
+        super().__init__(event_shape, convert_to_tensor_fn, validate_args, kwargs)
+        self.event_shape = event_shape
+
+
+def _reshape_event(params: tf.Tensor, event_shape: Any) -> tf.Tensor:
+    """``(..., prod(event_shape))`` to ``(..., *event_shape)``, static where it can be."""
+    event_shape = _event_shape(event_shape)
+    batch = params.shape[:-1]
+    lead = list(batch) if batch.is_fully_defined() else [*tf.unstack(tf.shape(params)[:-1])]
+    shaped = tf.reshape(params, [*lead, *event_shape])
+    return tf.ensure_shape(shaped, [*batch, *event_shape])
+
+
+def _independent(
+    distribution: tfd.Distribution, event_shape: Any, **kwargs: Any
+) -> tfd.Independent:
+    return tfd.Independent(distribution, len(_event_shape(event_shape)), **kwargs)
+
+
+@_support.register
+class IndependentBernoulli(_ImageDistribution):
+    """``params (..., prod(event_shape)) -> independent Bernoulli pixels`` from logits.
+
+    ``log p(x|z) = sum_i [x_i log pi_i + (1 - x_i) log(1 - pi_i)]``, ``pi = sigmoid(params)``, in
+    nats. It is a probability of *binary* pixels; for grey ones the formula is no density
+    (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845): take `IndependentContinuousBernoulli`.
+
+    Args:
+        event_shape: shape of one image, (height, width, channels).
+        convert_to_tensor_fn: see `DistributionLambda`; ``"logits"`` gives the logits.
+        sample_dtype: type of the draws; of the parameters by default.
+        validate_args: let TFP check the parameters at run time.
+        **kwargs: of `DistributionLambda`.
+
+    Raises:
+        ValueError: a size below 1, or an input without ``prod(event_shape)`` parameters.
+    """
+
+    unit_interval = True
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int] = (),
+        convert_to_tensor_fn: str | Callable[[tfd.Distribution], tf.Tensor] = "sample",
+        sample_dtype: Any = None,
+        validate_args: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(event_shape, convert_to_tensor_fn, validate_args, **kwargs)
+        self.sample_dtype = None if sample_dtype is None else tf.as_dtype(sample_dtype).name
+
+    @staticmethod
+    def params_size(event_shape: Any = (), name: str | None = None) -> int:
+        """The number of parameters of one image: one logit for each pixel and channel."""
+        return math.prod(_event_shape(event_shape))
+
+    @staticmethod
+    def new(
+        params: tf.Tensor,
+        event_shape: Any = (),
+        dtype: Any = None,
+        validate_args: bool = False,
+        name: str | None = None,
+    ) -> tfd.Independent:
+        """The distribution of `params`, shape ``(..., prod(event_shape))``."""
+        pixels = tfd.Bernoulli(
+            logits=_reshape_event(params, event_shape),
+            dtype=dtype or params.dtype,
+            validate_args=validate_args,
+        )
+        return _independent(pixels, event_shape, name=name or "IndependentBernoulli")
+
+    def _distribution(self, params: tf.Tensor) -> tfd.Distribution:
+        return self.new(params, self.event_shape, self.sample_dtype, self.validate_args)
+
+    def _function_config(self) -> dict[str, Any]:
+        return {**super()._function_config(), "sample_dtype": self.sample_dtype}
+
+
+@_support.register
+class IndependentContinuousBernoulli(_ImageDistribution):
+    """``params (..., prod(event_shape)) -> independent continuous Bernoulli pixels`` in [0, 1].
+
+    ``log p(x|z) = sum_i [log C(l_i) + x_i log l_i + (1 - x_i) log(1 - l_i)]``,
+    ``l = sigmoid(params)``, ``C(l) = 2 artanh(1 - 2 l) / (1 - 2 l)`` and ``C(1/2) = 2``: a density
+    of grey pixels (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845). Its mean is not ``l``.
+
+    Args:
+        event_shape: shape of one image, (height, width, channels).
+        convert_to_tensor_fn: see `DistributionLambda`.
+        validate_args: let TFP check the parameters at run time.
+        **kwargs: of `DistributionLambda`.
+
+    Raises:
+        ValueError: a size below 1, or an input without ``prod(event_shape)`` parameters.
+    """
+
+    unit_interval = True
+
+    @staticmethod
+    def params_size(event_shape: Any = (), name: str | None = None) -> int:
+        """The number of parameters of one image: one logit for each pixel and channel."""
+        return math.prod(_event_shape(event_shape))
+
+    @staticmethod
+    def new(
+        params: tf.Tensor,
+        event_shape: Any = (),
+        validate_args: bool = False,
+        name: str | None = None,
+    ) -> tfd.Independent:
+        """The distribution of `params`, shape ``(..., prod(event_shape))``."""
+        pixels = tfd.ContinuousBernoulli(
+            logits=_reshape_event(params, event_shape), validate_args=validate_args
+        )
+        return _independent(pixels, event_shape, name=name or "IndependentContinuousBernoulli")
+
+
+@_support.register
+class IndependentNormal(_ImageDistribution):
+    """``params (..., 2 prod(event_shape)) -> independent Normal pixels``.
+
+    The first half of the parameters are the means, ``softplus`` of the other half the standard
+    deviations, as in the layer of TensorFlow Probability.
+
+    Args:
+        event_shape: shape of one draw.
+        convert_to_tensor_fn: see `DistributionLambda`.
+        validate_args: let TFP check the parameters at run time.
+        **kwargs: of `DistributionLambda`.
+
+    Raises:
+        ValueError: a size below 1, or an input of another size.
+    """
+
+    @staticmethod
+    def params_size(event_shape: Any = (), name: str | None = None) -> int:
+        """The number of parameters of one draw: a mean and a scale for each element."""
+        return 2 * math.prod(_event_shape(event_shape))
+
+    @staticmethod
+    def new(
+        params: tf.Tensor,
+        event_shape: Any = (),
+        validate_args: bool = False,
+        name: str | None = None,
+    ) -> tfd.Independent:
+        """The distribution of `params`, shape ``(..., 2 * prod(event_shape))``."""
+        loc, scale = tf.split(params, 2, axis=-1)
+        elements = tfd.Normal(
+            loc=_reshape_event(loc, event_shape),
+            scale=tf.math.softplus(_reshape_event(scale, event_shape)),
+            validate_args=validate_args,
+        )
+        return _independent(elements, event_shape, name=name or "IndependentNormal")
