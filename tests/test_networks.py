@@ -1,0 +1,138 @@
+"""The networks of SYSTEMS' rows: shapes, parameter counts, and what they refuse."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import VAE, networks, priors
+
+tfd = tfp.distributions
+
+
+def shapes(model):
+    return [tuple(layer.output.shape[1:]) for layer in model.layers]
+
+
+def test_conv_networks_are_the_cvae():
+    encoder = networks.conv_encoder((28, 28, 1), latent_dim=2)
+    decoder = networks.conv_decoder((28, 28, 1), latent_dim=2)
+    assert shapes(encoder) == [(13, 13, 32), (6, 6, 64), (2304,), (4,), (2,)]
+    assert shapes(decoder) == [
+        (1568,), (7, 7, 32), (14, 14, 64), (28, 28, 32), (28, 28, 1), (784,), (28, 28, 1)
+    ]  # fmt: skip
+    # weights and biases, layer by layer
+    assert encoder.count_params() == (9 * 32 + 32) + (9 * 32 * 64 + 64) + (2304 * 4 + 4)
+    assert decoder.count_params() == (
+        (2 * 1568 + 1568) + (9 * 32 * 64 + 64) + (9 * 64 * 32 + 32) + (9 * 32 + 1)
+    )
+
+
+def test_dense_networks():
+    encoder = networks.dense_encoder((28, 28, 1), latent_dim=2, units=(500, 200))
+    decoder = networks.dense_decoder((28, 28, 1), latent_dim=2, units=(200, 500))
+    assert encoder.count_params() == (784 * 500 + 500) + (500 * 200 + 200) + (200 * 4 + 4)
+    assert decoder.count_params() == (2 * 200 + 200) + (200 * 500 + 500) + (500 * 784 + 784)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "normal"])
+@pytest.mark.parametrize(
+    ("shape", "family"),
+    [
+        pytest.param((28, 28, 1), "conv", id="conv 28x28"),
+        pytest.param((32, 32, 3), "conv", id="conv 32x32x3"),
+        pytest.param((12, 20, 2), "conv", id="conv 12x20x2"),
+        pytest.param((7, 13, 3), "dense", id="dense 7x13x3"),
+        pytest.param((1, 1, 1), "dense", id="dense one pixel"),
+    ],
+)
+def test_any_image_shape_that_they_can_serve(shape, family, likelihood, rng):
+    prior = priors.StandardNormal(3)
+    make_encoder = getattr(networks, f"{family}_encoder")
+    make_decoder = getattr(networks, f"{family}_decoder")
+    vae = VAE(make_encoder(shape, 3, prior=prior), make_decoder(shape, 3, likelihood=likelihood))
+    x = rng.uniform(0.1, 0.9, size=(2, *shape)).astype("float32")
+    p = vae(x)
+    assert isinstance(vae.encode(x), tfd.MultivariateNormalDiag)
+    assert p.event_shape == shape
+    assert p.log_prob(x).shape == (2,)
+
+
+def test_normal_likelihood_of_the_conv_decoder_keeps_pixels_and_kinds_apart():
+    """Of the last feature map, the first channels are means, the others scales, pixel by pixel."""
+    decoder = networks.conv_decoder((4, 8, 3), 2, filters=(4, 4), likelihood="normal")
+    features = keras.Model(decoder.inputs, decoder.get_layer("parameters").output)
+    z = tf.random.stateless_normal([2, 2], [0, 1])
+    maps, p = np.asarray(features(z)), decoder(z)
+    assert maps.shape == (2, 4, 8, 6)
+    np.testing.assert_allclose(p.mean(), maps[..., :3], rtol=1e-5)
+    np.testing.assert_allclose(p.stddev(), np.logaddexp(0, maps[..., 3:]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, (3, 5)], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_last_layer_is_keras_own_layer(kernel_size, activation, rng):
+    """Same outputs and same gradients as `keras.layers.Conv2DTranspose`."""
+    options = {"padding": "same", "activation": activation, "bias_initializer": "ones"}
+    layers = [
+        kind(1, kernel_size, **options)
+        for kind in (networks._LastConv2DTranspose, keras.layers.Conv2DTranspose)
+    ]
+    x = tf.constant(rng.normal(size=(4, 7, 9, 6)).astype("float32"))
+    weights = tf.constant(rng.normal(size=(4, 7, 9, 1)).astype("float32"))
+    results = []
+    for layer in layers:
+        layer.build(x.shape)
+        layer.set_weights(layers[0].get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y * weights)
+        variables = [variable.value for variable in layer.trainable_variables]
+        results.append([y, *tape.gradient(total, [x, *variables])])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivatives_of_the_last_layer(rng):
+    """TFP's samplers may ask for them: checked against Keras' layer."""
+    x = tf.constant(rng.normal(size=(2, 5, 5, 3)).astype("float32"))
+    results = []
+    for kind in (networks._LastConv2DTranspose, keras.layers.Conv2DTranspose):
+        layer = kind(1, 3, padding="same", kernel_initializer=keras.initializers.GlorotNormal(0))
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                total = tf.reduce_sum(tf.sin(layer(x)))
+            slope = inner.gradient(total, x)
+        results.append(outer.gradient(slope, x))
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
+
+
+BAD = [
+    pytest.param(lambda: networks.conv_encoder((28, 28), 2), r"got \(28, 28\)", id="no channels"),
+    pytest.param(lambda: networks.conv_encoder((28, 28, 1), 0), "latent_dim.*got 0", id="latent 0"),
+    pytest.param(lambda: networks.dense_decoder((28, 28, 1), 0), "latent_dim.*got 0",
+                 id="decoder 0"),
+    pytest.param(lambda: networks.conv_encoder((6, 6, 1), 2), r"6×6 are too small.*got 2×2",
+                 id="too small"),
+    pytest.param(lambda: networks.conv_decoder((30, 28, 1), 2), "multiples of 4.*got 30×28",
+                 id="not a multiple"),
+    pytest.param(lambda: networks.dense_encoder((28, -1, 1), 2), "got -1", id="negative"),
+    pytest.param(lambda: networks.dense_encoder((28, 28, 1), 2, units=(8, 0)), "units.*got 0",
+                 id="units"),
+    pytest.param(lambda: networks.conv_decoder((28, 28, 1), 2, likelihood="mse"), "got 'mse'",
+                 id="likelihood"),
+    pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, posterior="flow"), "got 'flow'",
+                 id="posterior"),
+    pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, padding="full"), "got 'full'",
+                 id="padding"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,216 @@
+"""Keras layers that own the prior ``p(z)``. Called without arguments they return it."""
+
+import abc
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfp_vae import _support
+
+__all__ = ["FixedPrior", "GaussianMixture", "Prior", "StandardNormal", "marginal_quantiles"]
+
+
+class Prior(keras.layers.Layer, abc.ABC):
+    """A layer that owns ``p(z)``: ``prior()`` is the distribution, its weights are the layer's.
+
+    Subclasses define `distribution`, `event_shape` and `get_config`, and carry
+    ``@keras.saving.register_keras_serializable(package=...)``.
+    """
+
+    @abc.abstractmethod
+    def distribution(self) -> tfd.Distribution:
+        """``p(z)``, batch shape ()."""
+
+    @property
+    @abc.abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one latent vector."""
+
+    def build(self, input_shape: Any = None) -> None:
+        self.built = True
+
+    def __call__(self) -> tfd.Distribution:
+        # Keras' own `__call__` wants an input, and a prior has none.
+        return self.distribution()
+
+
+@_support.register
+class StandardNormal(Prior):
+    """``p(z) = N(0, I)``, a `tfd.MultivariateNormalDiag` of event shape ``(latent_dim,)``.
+
+    Args:
+        latent_dim: number of latent dimensions.
+
+    Raises:
+        ValueError: `latent_dim` below 1.
+
+    Example:
+        >>> from tfp_vae import priors
+        >>> float(priors.StandardNormal(2)().log_prob([0.0, 0.0]))  # -log(2 pi)
+        -1.8378770351409912
+    """
+
+    def __init__(self, latent_dim: int, **kwargs: Any) -> None:
+        self.latent_dim = _support.check_positive_int("latent_dim", latent_dim)
+        super().__init__(**kwargs)
+        self.build()
+
+    def distribution(self) -> tfd.MultivariateNormalDiag:
+        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim), name="z")
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.latent_dim,)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "latent_dim": self.latent_dim}
+
+
+@_support.register
+class FixedPrior(Prior):
+    """Any `tfd.Distribution` of constant parameters as the prior.
+
+    Args:
+        fixed: the distribution, batch shape (), one event dimension.
+
+    Raises:
+        TypeError: not a distribution.
+        ValueError: a batch of distributions, an event that is no vector; on saving, parameters
+            that are not plain numbers.
+    """
+
+    def __init__(self, fixed: tfd.Distribution, **kwargs: Any) -> None:
+        if not isinstance(fixed, tfd.Distribution):
+            raise TypeError(f"prior: expected a tfd.Distribution, got {type(fixed).__name__}.")
+        if fixed.batch_shape.rank != 0 or fixed.event_shape.rank != 1:
+            raise ValueError(
+                "prior: expected one distribution over vectors, batch shape () and event shape "
+                f"(d,), got batch shape {tuple(fixed.batch_shape)} and event shape "
+                f"{tuple(fixed.event_shape)}. tfd.Independent turns batch into event dimensions."
+            )
+        super().__init__(**kwargs)
+        self.fixed = fixed
+        self.build()
+
+    def distribution(self) -> tfd.Distribution:
+        return self.fixed
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.fixed.event_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "fixed": _support.distribution_to_config(self.fixed)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FixedPrior":
+        return cls(**{**config, "fixed": _support.distribution_from_config(config["fixed"])})
+
+
+@_support.register
+class GaussianMixture(Prior):
+    """``p(z) = sum_k w_k N(z; mu_k, diag(s_k^2))`` with learned weights, means and scales.
+
+    There is no closed form for the KL to it: use ``use_exact_kl=False``.
+
+    Args:
+        latent_dim: number of latent dimensions.
+        num_components: number of Gaussians.
+        seed: integer seed of the initial means, drawn from ``N(0, I)``.
+
+    Raises:
+        ValueError: a size below 1.
+
+    Source: the mixture prior of Tomczak & Welling 2018, arXiv:1705.07120, section 2.
+    """
+
+    def __init__(
+        self, latent_dim: int, num_components: int, *, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        self.latent_dim = _support.check_positive_int("latent_dim", latent_dim)
+        self.num_components = _support.check_positive_int("num_components", num_components)
+        super().__init__(**kwargs)
+        self.seed = seed
+        shape = (self.num_components, self.latent_dim)
+        # autocast=False: a density keeps float32 under a mixed precision policy.
+        self.logits = self.add_weight(
+            shape=(self.num_components,), initializer="zeros", name="logits", autocast=False
+        )
+        self.loc = self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
+            name="loc",
+            autocast=False,
+        )
+        # softplus of it is 1: every component starts as wide as the standard normal.
+        self.raw_scale = self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.Constant(math.log(math.e - 1)),
+            name="raw_scale",
+            autocast=False,
+        )
+        self.build()
+
+    def distribution(self) -> tfd.MixtureSameFamily:
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
+            tfd.MultivariateNormalDiag(
+                tf.convert_to_tensor(self.loc),
+                tf.math.softplus(tf.convert_to_tensor(self.raw_scale)),
+            ),
+            name="z",
+        )
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.latent_dim,)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "latent_dim": self.latent_dim,
+            "num_components": self.num_components,
+            "seed": self.seed,
+        }
+
+
+def get(prior: "Prior | tfd.Distribution") -> Prior:
+    """`prior` itself, or a `FixedPrior` around a `tfd.Distribution`.
+
+    Raises:
+        TypeError: neither.
+    """
+    if isinstance(prior, Prior):
+        return prior
+    if isinstance(prior, tfd.Distribution):
+        return FixedPrior(prior)
+    raise TypeError(
+        "prior: expected a layer of tfp_vae.priors or a tfd.Distribution, got "
+        f"{type(prior).__name__}."
+    )
+
+
+def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int = 0) -> np.ndarray:
+    """The quantiles of each latent dimension by itself, shape (len(probabilities), d).
+
+    By TFP's quantile function where the marginals are known (independent or normal); for any
+    other prior the quantiles of 100,000 of its draws.
+
+    Args:
+        prior: ``p(z)``, event shape (d,).
+        probabilities: numbers in (0, 1).
+        seed: integer seed of the draws.
+    """
+    probabilities = np.asarray(probabilities, np.float32)
+    if isinstance(prior, tfd.Independent):
+        marginals = prior.distribution
+    elif isinstance(prior, tfd.MultivariateNormalLinearOperator):
+        marginals = tfd.Normal(prior.mean(), prior.stddev())
+    else:
+        draws = prior.sample(100_000, seed=tf.constant([0, seed], tf.int32))
+        return np.quantile(draws.numpy(), probabilities, axis=0)
+    return marginals.quantile(probabilities[:, None]).numpy()
