@@ -1,0 +1,646 @@
+"""The model against closed forms: a linear Gaussian VAE is factor analysis."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import VAE, layers, networks, priors
+
+tfd = tfp.distributions
+SHAPE = (6, 5, 1)
+
+
+def small_vae(prior=None, *, latent_dim=2, seed=7, likelihood="bernoulli", **options):
+    prior = prior or priors.StandardNormal(latent_dim)
+    encoder = networks.dense_encoder(SHAPE, latent_dim, units=(8,), prior=prior, **options)
+    decoder = networks.dense_decoder(SHAPE, latent_dim, units=(8,), likelihood=likelihood)
+    return VAE(encoder, decoder, prior, seed=seed)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.integers(0, 2, size=(20, *SHAPE)).astype("float32")
+
+
+# --------------------------------------------------------------------- factor analysis
+
+
+class FactorAnalysis:
+    """``z ~ N(0, I)``, ``x = W z + mu + sigma e``: everything is known in closed form."""
+
+    def __init__(self, rng, dim=5, latent_dim=2, sigma=0.6):
+        self.W, self.mu = rng.normal(size=(dim, latent_dim)), rng.normal(size=dim)
+        self.sigma, self.dim, self.latent_dim = sigma, dim, latent_dim
+        precision = np.eye(latent_dim) + self.W.T @ self.W / sigma**2
+        self.posterior_cov = np.linalg.inv(precision)
+        self.gain = self.posterior_cov @ self.W.T / sigma**2
+        self.cov = self.W @ self.W.T + sigma**2 * np.eye(dim)
+
+    def sample(self, rng, n):
+        z = rng.normal(size=(n, self.latent_dim))
+        noise = self.sigma * rng.normal(size=(n, self.dim))
+        return (z @ self.W.T + self.mu + noise).astype("float32")
+
+    def log_likelihood(self, x):
+        return scipy.stats.multivariate_normal.logpdf(x, self.mu, self.cov)
+
+    def vae(self, posterior_scale=1.0, use_exact_kl=True):
+        """The same model; its posterior is exact where `posterior_scale` is 1."""
+        d, prior = self.latent_dim, priors.StandardNormal(self.latent_dim)
+        head = layers.MultivariateNormalTriL(
+            d, activity_regularizer=layers.KLDivergenceRegularizer(prior, use_exact_kl)
+        )
+        encoder = keras.Sequential(
+            [keras.Input((self.dim,)), keras.layers.Dense(head.params_size(d)), head]
+        )
+        decoder = keras.Sequential(
+            [
+                keras.Input((d,)),
+                keras.layers.Dense(2 * self.dim),
+                layers.IndependentNormal(self.dim),
+            ]
+        )
+        scale_tril = posterior_scale * np.linalg.cholesky(self.posterior_cov)
+        triangle = np.array(scale_tril)
+        np.fill_diagonal(triangle, inverse_softplus(np.diag(scale_tril) - 1e-5))
+        fixed = np.asarray(tfp.math.fill_triangular_inverse(triangle))
+        kernel = np.zeros((self.dim, head.params_size(d)))
+        kernel[:, :d] = self.gain.T
+        encoder.layers[0].set_weights([kernel, np.concatenate([-self.gain @ self.mu, fixed])])
+        kernel = np.concatenate([self.W.T, np.zeros((d, self.dim))], axis=1)
+        raw = np.full(self.dim, inverse_softplus(self.sigma))
+        decoder.layers[0].set_weights([kernel, np.concatenate([self.mu, raw])])
+        return VAE(encoder, decoder, prior, seed=0)
+
+    def elbo(self, x, posterior_scale):
+        """``log p(x) - KL(q || p(z|x))`` for a posterior of the right mean, scaled covariance."""
+        s2, d = posterior_scale**2, self.latent_dim
+        return self.log_likelihood(x) - 0.5 * d * (s2 - 1 - np.log(s2))
+
+
+def inverse_softplus(y):
+    return np.log(np.expm1(y))
+
+
+@pytest.mark.parametrize("use_exact_kl", [True, False], ids=["exact", "monte-carlo"])
+def test_elbo_is_the_closed_form(use_exact_kl, rng):
+    model = FactorAnalysis(rng)
+    x, scale = model.sample(rng, 12), 1.4
+    vae = model.vae(scale, use_exact_kl)
+    draws = np.stack([vae.elbo(x, num_samples=500, seed=s) for s in range(20)])
+    error = draws.std(0) / np.sqrt(len(draws))
+    assert np.all(np.abs(draws.mean(0) - model.elbo(x, scale)) < 5 * error + 1e-3)
+    assert np.all(model.log_likelihood(x) - draws.mean(0) > 0.2)  # the gap is there to be seen
+
+
+def test_with_the_exact_posterior_every_draw_gives_the_likelihood(rng):
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 12), model.vae(use_exact_kl=False)
+    expected = model.log_likelihood(x)
+    np.testing.assert_allclose(vae.elbo(x, seed=1), expected, rtol=1e-4, atol=1e-3)
+    for samples in (1, 7):
+        got = vae.log_likelihood(x, num_samples=samples, seed=2)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_log_likelihood_converges_to_the_closed_form(rng):
+    """With a posterior that is too wide the bound is loose at 1 sample and tight at 20,000."""
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 12), model.vae(1.4)
+    expected = model.log_likelihood(x)
+    assert np.mean(expected - vae.log_likelihood(x, num_samples=1, seed=0)) > 0.1
+    runs = np.stack([vae.log_likelihood(x, num_samples=20_000, seed=s) for s in range(4)])
+    np.testing.assert_allclose(runs.mean(0), expected, atol=0.02)
+
+
+def test_pieces_do_not_change_the_law(rng, monkeypatch):
+    """Worked off in pieces of any size, uneven ones too, the estimate stays on the closed form."""
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 13), model.vae(1.4)
+    for numbers in (5, 35, 1000):  # decoded vectors at once: 1, 7, 200
+        monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", numbers)
+        assert vae.log_likelihood(x, num_samples=3, seed=0, verbose=0).shape == (13,)
+        mean = np.mean([vae.elbo(x, num_samples=10, seed=s) for s in range(20)], 0)
+        np.testing.assert_allclose(mean, model.elbo(x, 1.4), atol=0.6)
+    got = vae.log_likelihood(x, num_samples=4001, seed=0, verbose=0)
+    np.testing.assert_allclose(got, model.log_likelihood(x), atol=0.05)
+
+
+def test_samples_have_the_models_covariance(rng):
+    model = FactorAnalysis(rng)
+    draws = np.asarray(model.vae().sample(200_000, seed=1))
+    np.testing.assert_allclose(draws.mean(0), model.mu, atol=0.03)
+    np.testing.assert_allclose(np.cov(draws.T), model.cov, atol=0.05)
+    means = np.asarray(model.vae().sample(200_000, seed=1, mean=True))
+    np.testing.assert_allclose(np.cov(means.T), model.W @ model.W.T, atol=0.05)
+
+
+def test_tfps_hmc_on_the_joint_distribution_finds_the_posterior(rng):
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 1)[0]
+    joint = model.vae().joint_distribution()
+    kernel = tfp.mcmc.HamiltonianMonteCarlo(
+        lambda z: joint.log_prob(z, tf.constant(x)), step_size=0.35, num_leapfrog_steps=4
+    )
+
+    @tf.function(autograph=False)
+    def chains():
+        return tfp.mcmc.sample_chain(
+            num_results=800,
+            num_burnin_steps=200,
+            current_state=tf.zeros([64, 2]),
+            kernel=kernel,
+            trace_fn=lambda _, results: results.is_accepted,
+            seed=[1, 2],
+        )
+
+    states, accepted = chains()
+    assert np.mean(accepted) > 0.5
+    draws = np.reshape(states, [-1, 2])
+    np.testing.assert_allclose(draws.mean(0), model.gain @ (x - model.mu), atol=0.02)
+    np.testing.assert_allclose(np.cov(draws.T), model.posterior_cov, atol=0.02)
+
+
+def test_joint_distribution_is_prior_times_likelihood(x):
+    vae = small_vae()
+    joint = vae.joint_distribution()
+    z, images = joint.sample(4, seed=[0, 1])
+    assert z.shape == (4, 2)
+    assert images.shape == (4, *SHAPE)
+    expected = vae.prior().log_prob(z) + vae.decode(z).log_prob(images)
+    np.testing.assert_allclose(joint.log_prob(z, images), expected, rtol=1e-5)
+    np.testing.assert_allclose(joint.log_prob(z=z, x=images), expected, rtol=1e-5)
+    pinned = joint.experimental_pin(x=images)
+    np.testing.assert_allclose(pinned.unnormalized_log_prob(z), expected, rtol=1e-5)
+
+
+# --------------------------------------------------------------------- the loss and the logs
+
+
+def numpy_kl(vae, x):
+    mean, log_variance = np.split(np.asarray(vae.encoder.layers[-2](body(vae, x))), 2, axis=1)
+    return 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(1)
+
+
+def body(vae, x):
+    for layer in vae.encoder.layers[:-2]:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("with_regularizer", [True, False], ids=["regularizer", "without"])
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_kl_counts_once_in_the_loss_of_a_whole_vae(weight, with_regularizer, x):
+    if with_regularizer:
+        vae = small_vae(kl_weight=weight)
+    elif weight == 1.0:
+        encoder = networks.dense_encoder(SHAPE, 2, units=(8,))
+        vae = VAE(encoder, networks.dense_decoder(SHAPE, 2, units=(8,)), priors.StandardNormal(2))
+    else:
+        return
+    vae.compile(keras.optimizers.SGD(0.0))
+    kl = numpy_kl(vae, x).mean()
+    assert kl > 0.01
+    trained = {k: v[0] for k, v in vae.fit(x, batch_size=20, verbose=0).history.items()}
+    for logs in (trained, vae.evaluate(x, batch_size=20, return_dict=True, verbose=0)):
+        assert set(logs) == {"loss", "elbo", "reconstruction", "kl"}
+        assert logs["kl"] == pytest.approx(kl, rel=1e-4)
+        assert logs["elbo"] == pytest.approx(logs["reconstruction"] - logs["kl"], rel=1e-5)
+        # The loss weighs the KL; the logged ELBO never does.
+        expected = -logs["reconstruction"] + weight * kl
+        assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_kl_is_once_in_the_losses_of_a_call(x):
+    """For people who write their own loop around `vae(x)` and `vae.losses`, as in TFP."""
+    vae = small_vae(kl_weight=0.5)
+    p = vae(x)
+    assert float(tf.add_n(vae.losses)) == pytest.approx(0.5 * numpy_kl(vae, x).mean(), rel=1e-5)
+    assert p.posterior.event_shape == (2,)
+    assert p.z.shape == (20, 2)
+    np.testing.assert_allclose(p.log_prob(x), vae.decode(p.z).log_prob(x), rtol=1e-5)
+
+
+def test_monte_carlo_logs_estimate_the_same_kl(x):
+    vae = small_vae(use_exact_kl=False)
+    vae.compile(keras.optimizers.SGD(0.0))
+    many = np.repeat(x, 400, axis=0)
+    logs = vae.evaluate(many, batch_size=2000, return_dict=True, verbose=0)
+    posterior = vae.encode(many)
+    z = posterior.sample(seed=1)
+    spread = np.std(posterior.log_prob(z) - vae.prior().log_prob(z)) / np.sqrt(len(many))
+    assert spread > 0
+    assert abs(logs["kl"] - numpy_kl(vae, x).mean()) < 5 * spread
+
+
+def test_other_losses_of_the_networks_stay_in(x):
+    prior = priors.StandardNormal(2)
+    encoder = networks.dense_encoder(SHAPE, 2, units=(8,), prior=prior)
+    decoder = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(30, kernel_regularizer=keras.regularizers.L2(0.1)),
+            layers.IndependentBernoulli(SHAPE),
+        ]
+    )
+    vae = VAE(encoder, decoder, prior)
+    vae.compile(keras.optimizers.SGD(0.0))
+    logs = vae.evaluate(x, return_dict=True, verbose=0)
+    penalty = 0.1 * np.sum(decoder.layers[0].kernel.numpy() ** 2)
+    assert logs["loss"] == pytest.approx(-logs["elbo"] + penalty, rel=1e-5)
+
+
+def test_sample_weights_weigh_whole_images(x):
+    vae = small_vae()
+    vae.compile(keras.optimizers.SGD(0.0))
+    weights = np.zeros(20, "float32")
+    weights[:5] = 1
+    logs = vae.evaluate(x, x, sample_weight=weights, batch_size=20, return_dict=True, verbose=0)
+    assert logs["kl"] == pytest.approx(numpy_kl(vae, x[:5]).mean(), rel=1e-5)
+    assert logs["loss"] == pytest.approx(-logs["elbo"] * 5 / 20, rel=1e-4)
+
+
+def test_a_training_step_follows_the_gradient_of_the_mean_elbo(x):
+    """The output bias moves by mean(x - sigmoid(logits)); an encoder weight by finite difference."""
+    vae = small_vae()
+    weights, state = vae.get_weights(), vae.seed_generator.state.numpy()
+    kernel = vae.encoder.layers[1].kernel
+    start, bias = kernel.numpy(), vae.decoder.layers[-2].bias.numpy()
+
+    def at_the_draw_of_the_step(shift, place):
+        vae.set_weights(weights)
+        changed = start.copy()
+        changed[place] += shift
+        kernel.assign(changed)
+        vae.seed_generator.state.assign(state)
+        p = vae(x)
+        kl = tfd.kl_divergence(p.posterior, vae.prior())
+        return float(tf.reduce_mean(p.log_prob(x) - kl)), np.mean(x - p.mean(), axis=0).ravel()
+
+    _, expected = at_the_draw_of_the_step(0.0, (0, 0))
+    vae.seed_generator.state.assign(state)
+    vae.compile(keras.optimizers.SGD(1.0))
+    vae.fit(x, batch_size=20, shuffle=False, verbose=0)
+    np.testing.assert_allclose(vae.decoder.layers[-2].bias - bias, expected, atol=1e-5)
+    moved = kernel.numpy() - start
+    steepest = np.unravel_index(np.abs(moved).argmax(), moved.shape)
+    above, below = (at_the_draw_of_the_step(shift, steepest)[0] for shift in (1e-2, -1e-2))
+    assert abs(moved[steepest]) > 0.02
+    # float32 sums of some 20 nats carry about 1e-5, over a distance of 2e-2.
+    assert moved[steepest] == pytest.approx((above - below) / 2e-2, rel=0.03, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda x, y: (x,), id="x"),
+        pytest.param(lambda x, y: (x, x), id="x and x"),
+        pytest.param(lambda x, y: (x, y), id="x and labels"),
+        pytest.param(lambda x, y: (tf.data.Dataset.from_tensor_slices(x).batch(5),), id="dataset"),
+        pytest.param(
+            lambda x, y: (tf.data.Dataset.from_tensor_slices((x, x)).batch(5),), id="dataset pairs"
+        ),
+        pytest.param(
+            lambda x, y: (tf.data.Dataset.from_tensor_slices((x, y)).batch(5),), id="with labels"
+        ),
+    ],
+)
+def test_fit_takes_images_with_whatever_comes_along(data, x):
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2))
+    arguments = data(x, np.arange(20))
+    history = vae.fit(*arguments, validation_data=x, epochs=2, verbose=0).history
+    assert len(history["elbo"]) == len(history["val_elbo"]) == 2
+    assert np.isfinite(history["val_loss"]).all()
+
+
+def test_training_learns():
+    """Two images, one bit: the ELBO must come close to log(1/2), and cannot pass it."""
+    vae = small_vae(latent_dim=1)
+    vae.compile(keras.optimizers.Adam(2e-2))
+    two = np.stack([np.zeros(SHAPE, "float32"), np.ones(SHAPE, "float32")])
+    history = vae.fit(np.tile(two, (100, 1, 1, 1)), epochs=40, batch_size=50, verbose=0).history
+    assert history["elbo"][0] < -5
+    elbo = float(tf.reduce_mean(vae.elbo(two, num_samples=2000, seed=0)))
+    assert -2 < elbo < np.log(0.5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", ["auto", True], ids=["auto", "xla"])
+def test_trains_under_xla_and_mixed_precision(jit_compile, policy, x):
+    keras.mixed_precision.set_global_policy(policy)
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
+    losses = vae.fit(np.repeat(x, 5, 0), batch_size=25, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert vae.elbo(x, seed=0).dtype == tf.float32
+
+
+def test_gradient_accumulation_is_keras_own(x):
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2, gradient_accumulation_steps=2))
+    before = vae.decoder.get_weights()[0]
+    vae.fit(x, batch_size=20, epochs=1, verbose=0)
+    np.testing.assert_array_equal(before, vae.decoder.get_weights()[0])
+    vae.fit(x, batch_size=20, epochs=1, verbose=0)
+    assert not np.array_equal(before, vae.decoder.get_weights()[0])
+
+
+def test_xla_is_off_on_a_cpu_unless_asked_for():
+    vae = small_vae()
+    vae.compile()
+    assert vae.jit_compile is bool(tf.config.list_physical_devices("GPU"))
+    vae.compile(jit_compile=True)
+    assert vae.jit_compile is True
+
+
+def test_hot_functions_are_traced_once(x):
+    vae = small_vae()
+    traces = []
+    decode = vae._decode
+    vae._decode = lambda *a, **k: traces.append(1) or decode(*a, **k)
+    vae.compile(keras.optimizers.Adam(1e-3))
+    vae.fit(x[:15], batch_size=5, epochs=3, verbose=0)
+    count = len(traces)
+    vae.fit(x[:15], batch_size=5, epochs=3, verbose=0)
+    assert len(traces) == count
+    vae._decode = decode
+    for samples, images in ((1, 20), (7, 20), (3, 11), (50, 2), (2, 3)):
+        vae.elbo(x[:images], num_samples=samples, seed=0)
+        vae.log_likelihood(x[:images], num_samples=samples, seed=0)
+    assert vae._elbo_of_piece.experimental_get_tracing_count() <= 2
+    assert vae._log_likelihood_of_piece.experimental_get_tracing_count() <= 2
+
+
+# --------------------------------------------------------------------- distributions and images
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (3, 4), (2, 3, 4)], ids=str)
+def test_decode_takes_any_leading_dimensions(lead, rng):
+    vae = small_vae()
+    z = rng.normal(size=(*lead, 2)).astype("float32")
+    p = vae.decode(z)
+    assert isinstance(p, tfd.Independent)
+    assert p.batch_shape == lead
+    assert p.event_shape == SHAPE
+    flat = vae.decode(z.reshape(-1, 2)).mean()
+    np.testing.assert_allclose(p.mean(), np.reshape(flat, (*lead, *SHAPE)), rtol=1e-5)
+    # One image broadcasts against all of them, as TFP's distributions do.
+    assert p.log_prob(np.zeros(SHAPE, "float32")).shape == lead
+
+
+def test_decode_in_a_graph_with_unknown_dimensions(rng):
+    vae = small_vae()
+    z = rng.normal(size=(3, 4, 2)).astype("float32")
+    signature = [tf.TensorSpec([None, None, 2])]
+    means = tf.function(lambda z: vae.decode(z).mean(), input_signature=signature)(z)
+    np.testing.assert_allclose(means, vae.decode(z).mean(), rtol=1e-5)
+
+
+def test_encode_takes_any_leading_dimensions(x):
+    vae = small_vae()
+    q = vae.encode(x.reshape(4, 5, *SHAPE))
+    assert isinstance(q, tfd.MultivariateNormalDiag)
+    assert q.batch_shape == (4, 5)
+    np.testing.assert_allclose(np.reshape(q.mean(), (20, 2)), vae.encode(x).mean(), rtol=1e-5)
+
+
+def test_means(x):
+    vae = small_vae()
+    means = vae.decode(vae.encode(x).mean()).mean()
+    np.testing.assert_allclose(vae.reconstruct(x), means, rtol=1e-5)
+    predicted = vae.predict(x, verbose=0)
+    assert isinstance(predicted, np.ndarray)
+    np.testing.assert_allclose(predicted, means, rtol=1e-5)
+
+
+def test_interpolation_is_straight_and_ends_at_the_reconstructions(x):
+    vae = small_vae()
+    line = vae.interpolate(x[0], x[1], steps=5)
+    assert line.shape == (5, *SHAPE)
+    np.testing.assert_allclose(line[0], vae.reconstruct(x[:1])[0], rtol=1e-5)
+    np.testing.assert_allclose(line[-1], vae.reconstruct(x[1:2])[0], rtol=1e-5)
+    z = vae.encode(x[:2]).mean()
+    np.testing.assert_allclose(line[1], vae.decode(0.75 * z[0] + 0.25 * z[1]).mean(), rtol=1e-4)
+    many = vae.interpolate(x[:3], x[3:6], steps=4)
+    assert many.shape == (3, 4, *SHAPE)
+    np.testing.assert_allclose(many[2, 0], vae.reconstruct(x[2:3])[0], rtol=1e-5)
+
+
+RANDOM = [
+    pytest.param(lambda v, x, s: v.elbo(x, seed=s), id="elbo"),
+    pytest.param(lambda v, x, s: v.log_likelihood(x, num_samples=3, seed=s), id="log_likelihood"),
+    pytest.param(lambda v, x, s: v.sample(4, seed=s), id="sample"),
+    pytest.param(lambda v, x, s: v.sample(4, seed=s, mean=True), id="sample mean"),
+    pytest.param(lambda v, x, s: v.reconstruct(x, seed=s, sample=True), id="reconstruct"),
+]
+
+
+@pytest.mark.parametrize("method", RANDOM)
+def test_seeds(method, x):
+    vae, twin = small_vae(), small_vae()
+    twin.set_weights(vae.get_weights())
+    a = method(vae, x, 3)
+    np.testing.assert_array_equal(a, method(vae, x, 3))
+    np.testing.assert_array_equal(a, method(twin, x, 3))
+    assert not np.array_equal(a, method(vae, x, 4))
+    assert not np.array_equal(a, method(vae, x, 3 + 2**32))  # all the bits of a seed count
+    # Without a seed: the model's own stream, which the constructor's seed fixes.
+    twin.seed_generator.state.assign(vae.seed_generator.state)
+    first, second = method(vae, x, None), method(vae, x, None)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, method(twin, x, None))
+    np.testing.assert_array_equal(second, method(twin, x, None))
+
+
+def test_training_is_repeatable(x):
+    def weights():
+        keras.utils.set_random_seed(3)
+        vae = small_vae()
+        vae.compile(keras.optimizers.Adam(1e-2))
+        vae.fit(x, batch_size=5, epochs=2, verbose=0)
+        return vae.get_weights()
+
+    for a, b in zip(weights(), weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --------------------------------------------------------------------- saving
+
+LOAD = """
+import sys, numpy as np, keras, tfp_vae
+vae = keras.saving.load_model("vae.keras")
+x = np.load("x.npy")
+regularizer = vae.encoder.layers[-1].activity_regularizer
+assert vae.prior is regularizer.distribution_b or vae.prior.fixed is regularizer.distribution_b
+np.savez("out.npz", elbo=vae.elbo(x, seed=3), sample=vae.sample(3, seed=4),
+         prior=vae.prior().log_prob(np.ones([2], "float32")))
+assert vae.optimizer.iterations.numpy() == 4, vae.optimizer.iterations
+history = vae.fit(x, batch_size=5, verbose=0)
+for name in ("encoder", "decoder"):
+    assert isinstance(getattr(vae, name)(x if name == "encoder" else np.ones([1, 2], "float32")),
+                      __import__("tensorflow_probability").distributions.Distribution)
+np.savez("trained.npz", *vae.get_weights())
+"""
+
+SAVED = [
+    pytest.param(lambda: small_vae(), id="standard normal"),
+    pytest.param(lambda: small_vae(priors.GaussianMixture(2, 3), use_exact_kl=False), id="learned"),
+    pytest.param(
+        lambda: small_vae(tfd.MultivariateNormalDiag([0.5, 0.0], [1.0, 2.0]), posterior="full"),
+        id="raw distribution",
+    ),
+]
+
+
+@pytest.mark.parametrize("make", SAVED)
+def test_a_fresh_process_goes_on_where_this_one_stopped(make, x, tmp_path, fresh_process):
+    """Loaded with the defaults of Keras: the same numbers, and the same next epoch."""
+    vae = make()
+    vae.compile(keras.optimizers.Adam(1e-2))
+    vae.fit(x, batch_size=5, verbose=0, shuffle=False)
+    vae.save(tmp_path / "vae.keras")
+    np.save(tmp_path / "x.npy", x)
+    fresh_process(LOAD.replace("batch_size=5, verbose=0", "batch_size=5, verbose=0, shuffle=False"))
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["elbo"], vae.elbo(x, seed=3), rtol=1e-5)
+        np.testing.assert_array_equal(out["sample"], vae.sample(3, seed=4))
+        np.testing.assert_allclose(out["prior"], vae.prior().log_prob([1.0, 1.0]), rtol=1e-6)
+    vae.fit(x, batch_size=5, verbose=0, shuffle=False)
+    with np.load(tmp_path / "trained.npz") as out:
+        for name, weight in zip(out.files, vae.get_weights(), strict=True):
+            np.testing.assert_allclose(out[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_learned_prior_has_one_set_of_weights_and_is_trained(x):
+    prior = priors.GaussianMixture(2, 3, seed=0)
+    vae = small_vae(prior, use_exact_kl=False)
+    vae.compile(keras.optimizers.Adam(1e-2))
+    ids = [id(v) for v in vae.trainable_variables]
+    assert len(ids) == len(set(ids))
+    assert sum(v is prior.loc for v in vae.trainable_variables) == 1
+    before = prior.loc.numpy()
+    vae.fit(x, batch_size=5, verbose=0)
+    assert not np.array_equal(before, prior.loc.numpy())
+
+
+def test_config_is_plain_json(x):
+    vae = small_vae(priors.GaussianMixture(2, 3, seed=0), use_exact_kl=False)
+    config = json.loads(json.dumps(vae.get_config()))
+    again = VAE.from_config(config)
+    assert json.loads(json.dumps(again.get_config())) == config
+    assert again.prior is again.encoder.layers[-1].activity_regularizer.distribution_b
+
+
+def test_summary_names_the_layers_of_all_three_parts(capsys):
+    lines = []
+    small_vae(priors.GaussianMixture(2, 3), use_exact_kl=False).summary(print_fn=lines.append)
+    text = "\n".join(map(str, lines))
+    for name in ("encoder", "decoder", "dense_0", "posterior", "likelihood", "gaussian_mixture"):
+        assert name in text
+
+
+# --------------------------------------------------------------------- memory
+
+MEMORY = """
+import resource, sys, time, numpy as np, keras, tfp_vae
+from tfp_vae import VAE, networks, priors
+prior = priors.StandardNormal(1)
+encoder = networks.dense_encoder((2, 2, 1), 1, units=(4,), prior=prior)
+vae = VAE(encoder, networks.dense_decoder((2, 2, 1), 1, units=(4,)), prior)
+x = np.random.default_rng(0).integers(0, 2, (10_000, 2, 2, 1)).astype("float32")
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+vae.log_likelihood(x[:200], num_samples=5000, seed=0, verbose=0)
+before = peak()
+assert vae.log_likelihood(x, num_samples=5000, seed=0, verbose=0).shape == (10_000,)
+print(peak() - before)
+"""
+
+
+def test_likelihood_of_ten_thousand_images_holds_its_memory(fresh_process):
+    """5,000 samples each: 800 MB for the pixels of all draws alone, if they were held at once."""
+    assert int(fresh_process(MEMORY)) < 100  # MiB beyond what 200 images took
+
+
+# --------------------------------------------------------------------- bad input
+
+
+def parts(latent_encoder=2, latent_decoder=2, shape_decoder=SHAPE):
+    prior = priors.StandardNormal(2)
+    return (
+        networks.dense_encoder(SHAPE, latent_encoder),
+        networks.dense_decoder(shape_decoder, latent_decoder),
+        prior,
+    )
+
+
+def plain_encoder():
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(2)])
+
+
+IMAGES = np.full((4, *SHAPE), 0.5, "float32")
+
+BAD = [
+    pytest.param(lambda v: VAE(*parts(latent_encoder=3)), r"got \(3,\)", id="prior and encoder"),
+    pytest.param(lambda v: VAE(*parts(latent_decoder=3)), r"got \(3,\)", id="prior and decoder"),
+    pytest.param(lambda v: VAE(*parts(shape_decoder=(6, 4, 1))), r"\(6, 5, 1\).*got \(6, 4, 1\)",
+                 id="image shapes"),
+    pytest.param(lambda v: VAE(*parts()[:2]), "expected one, got None", id="no prior"),
+    pytest.param(lambda v: VAE(v.encoder, v.decoder, priors.StandardNormal(2)),
+                 "holds another prior", id="two priors"),
+    pytest.param(lambda v: VAE(*parts()[:2], tfd.Normal([0.0, 0.0], 1.0)), r"batch shape \(2,\)",
+                 id="batch of priors"),
+    pytest.param(lambda v: VAE(plain_encoder(), *parts()[1:]), "distribution layer", id="tensors"),
+    pytest.param(lambda v: VAE(*parts()[:2], "normal"), "got str", id="prior by name"),
+    pytest.param(lambda v: VAE(parts()[0], lambda z: z, parts()[2]), "got function", id="function"),
+    pytest.param(lambda v: v.encode(IMAGES + 0.6), r"in \[0, 1\], got values from 1.1",
+                 id="above 1"),
+    pytest.param(lambda v: v.fit(IMAGES - 1), r"in \[0, 1\], got values from -0.5", id="below 0"),
+    pytest.param(lambda v: v.encode(IMAGES * np.nan), "finite", id="nan"),
+    pytest.param(lambda v: v.fit(np.where(IMAGES < 0, 0, np.inf).astype("float32")), "finite",
+                 id="infinity"),
+    pytest.param(lambda v: v.encode((IMAGES * 255).astype("uint8")), "got uint8", id="integers"),
+    pytest.param(lambda v: v.fit(IMAGES.astype("int32")), "got int32", id="integers in fit"),
+    pytest.param(lambda v: v.encode(IMAGES[..., 0]), r"6, 5, 1\), got \(4, 6, 5\)", id="rank"),
+    pytest.param(lambda v: v.elbo(IMAGES[0]), r"6, 5, 1\), got \(6, 5, 1\)", id="one image"),
+    pytest.param(lambda v: v.fit(IMAGES[:, :5]), r"6, 5, 1\), got \(4, 5, 5, 1\)", id="shape"),
+    pytest.param(lambda v: v.evaluate(IMAGES[:, :5]), r"got \(4, 5, 5, 1\)", id="evaluate"),
+    pytest.param(lambda v: v.predict(IMAGES[:, :5]), r"got \(4, 5, 5, 1\)", id="predict"),
+    pytest.param(lambda v: v.fit(IMAGES, validation_data=(IMAGES[:, :5], None)),
+                 r"got \(4, 5, 5, 1\)", id="validation"),
+    pytest.param(lambda v: v.fit(IMAGES[:0]), "at least one", id="no images"),
+    pytest.param(lambda v: v.fit(tf.data.Dataset.from_tensor_slices(IMAGES[:0]).batch(2)),
+                 "empty data set", id="empty data set"),
+    pytest.param(lambda v: v.fit(tf.data.Dataset.from_tensor_slices(IMAGES[:, :5]).batch(2)),
+                 r"got \(None, 5, 5, 1\)", id="data set of another shape"),
+    pytest.param(lambda v: v.decode(np.zeros((4, 3), "float32")), r"\(\.\.\., 2\), got \(4, 3\)",
+                 id="latent"),
+    pytest.param(lambda v: v.elbo(IMAGES, num_samples=0), "num_samples.*got 0", id="no samples"),
+    pytest.param(lambda v: v.log_likelihood(IMAGES, num_samples=2.5), "got 2.5", id="2.5 samples"),
+    pytest.param(lambda v: v.sample(0), "got 0", id="sample 0"),
+    pytest.param(lambda v: v.sample(2, seed="a"), "seed: expected", id="seed"),
+    pytest.param(lambda v: v.interpolate(IMAGES[0], IMAGES[1], 1), "at least 2, got 1", id="steps"),
+    pytest.param(lambda v: v.compile(loss="mse"), "leave it out", id="loss"),
+    pytest.param(lambda v: v.compile(metrics=["mse"]), "leave it out", id="metrics"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_bad_input(call, message):
+    vae = small_vae()
+    vae.compile(keras.optimizers.SGD(0.1))
+    before = vae.get_weights()
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(vae)
+    for a, b in zip(before, vae.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pixels_outside_the_unit_interval_are_fine_for_a_normal_likelihood(x):
+    vae = small_vae(likelihood="normal")
+    assert np.isfinite(vae.elbo(3 * x - 1, seed=0)).all()

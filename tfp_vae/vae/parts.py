@@ -1,0 +1,130 @@
+"""What a `VAE` asks of its encoder, decoder and prior, and how it calls them."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfp_vae import _support, layers, priors
+
+Shape = tuple[int | None, ...]
+
+
+def declared_shape(part: keras.Model, name: str) -> Shape | None:
+    """The event part of ``input_shape`` or ``output_shape``, `None` where Keras knows none."""
+    shape = getattr(part, name, None)
+    return tuple(shape[1:]) if isinstance(shape, tuple) else None
+
+
+def distribution_layers(layer: keras.layers.Layer) -> list[layers.DistributionLambda]:
+    """The distribution layers of a model, its nested models included."""
+    if isinstance(layer, layers.DistributionLambda):
+        return [layer]
+    children = getattr(layer, "layers", ())
+    return [found for child in children for found in distribution_layers(child)]
+
+
+def posterior_layer(encoder: keras.Model) -> layers.DistributionLambda | None:
+    """The layer of the encoder that makes ``q(z|x)``, `None` where it is not one of ours."""
+    found = distribution_layers(encoder)
+    return found[-1] if found else None
+
+
+def regularizer(encoder: keras.Model) -> layers.KLDivergenceRegularizer | None:
+    """The encoder's KL regularizer, if it has one."""
+    found = getattr(posterior_layer(encoder), "activity_regularizer", None)
+    return found if isinstance(found, layers.KLDivergenceRegularizer) else None
+
+
+def one_prior(prior: Any, encoder: keras.Model) -> priors.Prior:
+    """The prior that encoder and model share.
+
+    Raises:
+        TypeError: it is no prior.
+        ValueError: there is none, or there are two.
+    """
+    of_encoder = getattr(regularizer(encoder), "distribution_b", None)
+    if prior is None and of_encoder is None:
+        raise ValueError(
+            "prior: expected one, got None, and the encoder's posterior layer has no "
+            "KLDivergenceRegularizer to take it from."
+        )
+    if prior is not None and of_encoder is not None and prior is not of_encoder:
+        raise ValueError(
+            "prior: the encoder's KLDivergenceRegularizer holds another prior than the one given. "
+            "Expected one object in both: VAE(encoder, decoder) takes the encoder's."
+        )
+    return priors.get(of_encoder if prior is None else prior)
+
+
+def check_declared_shapes(encoder: keras.Model, decoder: keras.Model, prior: priors.Prior) -> None:
+    """Refuse parts that cannot fit together, as far as their declared shapes tell.
+
+    Raises:
+        TypeError: a part whose layers are known ends in no distribution layer.
+        ValueError: two shapes that differ; both are named.
+    """
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if declared_shape(part, "output_shape") is not None and not distribution_layers(part):
+            raise TypeError(
+                f"{name}: expected a model that returns a tfd.Distribution, got one without a "
+                "distribution layer. End it in a layer of tfp_vae.layers."
+            )
+    images, latent = declared_shape(encoder, "input_shape"), prior.event_shape
+    facts = (
+        ("the encoder's distribution", declared_shape(encoder, "output_shape"), "prior", latent),
+        ("the decoder's input", declared_shape(decoder, "input_shape"), "prior", latent),
+        ("the decoder's distribution", declared_shape(decoder, "output_shape"), "images", images),
+    )
+    for what, shape, whose, expected in facts:
+        if shape and expected and not tf.TensorShape(shape).is_compatible_with(expected):
+            raise ValueError(
+                f"VAE: expected {what} to have the event shape {tuple(expected)} of the {whose}, "
+                f"got {shape}."
+            )
+
+
+def call(
+    name: str,
+    part: keras.Model,
+    inputs: tf.Tensor,
+    event_ndims: int,
+    event_shape: Shape | None,
+    training: bool | None,
+) -> tfd.Distribution:
+    """``part(inputs)`` for inputs with any number of leading dimensions.
+
+    Args:
+        name: of the part, for messages.
+        part: encoder or decoder.
+        inputs: shape (..., *event).
+        event_ndims: how many of the last dimensions are one input.
+        event_shape: expected of the distribution; `None` for any.
+        training: as in Keras.
+
+    Raises:
+        TypeError: the part returned no distribution.
+        ValueError: a distribution of another batch or event shape.
+    """
+    flat, lead = _support.flatten_leading(inputs, event_ndims)
+    with layers.restored_leading_shape(lead):
+        distribution = part(flat, training=training)
+    if not isinstance(distribution, tfd.Distribution):
+        raise TypeError(
+            f"{name}: expected it to return a tfd.Distribution, got "
+            f"{type(distribution).__name__}. End it in a layer of tfp_vae.layers."
+        )
+    if event_shape and not distribution.event_shape.is_compatible_with(event_shape):
+        raise ValueError(
+            f"{name}: expected a distribution of event shape {event_shape}, got "
+            f"{tuple(distribution.event_shape)}."
+        )
+    batch_shape = inputs.shape[: inputs.shape.rank - event_ndims]
+    if not distribution.batch_shape.is_compatible_with(batch_shape):
+        raise ValueError(
+            f"{name}: expected a distribution of batch shape {tuple(batch_shape)}, got "
+            f"{tuple(distribution.batch_shape)}. Inputs with more than one leading dimension "
+            "need a model that ends in a layer of tfp_vae.layers."
+        )
+    return distribution
