@@ -1,0 +1,12 @@
+"""Arrays and `tf.data`: named sets, your own files, binarization, seeded pipelines.
+
+`load` finds MNIST, Fashion-MNIST, CIFAR-10, scikit-learn's digits or your own files, `binarize`
+turns grey pixels into zeros and ones, and `pipeline` makes the batches that `VAE.fit` takes.
+Nothing is ever unpickled, and a file that cannot be trusted is named in a `DatasetError`.
+"""
+
+from tfp_vae.datasets.common import DatasetError, ImageData
+from tfp_vae.datasets.loading import available, load
+from tfp_vae.datasets.pipelines import binarize, pipeline
+
+__all__ = ["DatasetError", "ImageData", "available", "binarize", "load", "pipeline"]

@@ -1,0 +1,126 @@
+"""What the other files of this folder share: the error, the result, the checks of arrays."""
+
+import dataclasses
+
+import numpy as np
+
+
+class DatasetError(ValueError):
+    """A data set is absent or cannot be trusted. Says which file, what was expected and got."""
+
+
+class AbsentError(DatasetError):
+    """Nothing was found, as opposed to something damaged: ``load("auto")`` goes on from here."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images in two parts, as `load` returns them.
+
+    Attributes:
+        name: of the set, such as "mnist"; for your own files that of the file or folder.
+        x_train: float32 in [0, 1], shape (N, height, width, channels).
+        y_train: class numbers, int64, shape (N,), or `None`.
+        x_test: as `x_train`. May hold no image where ``test_fraction=0`` was asked for.
+        y_test: as `y_train`.
+        class_names: the name of each class number, or `None`.
+        source: a sentence that says where the images came from.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray | None
+    x_test: np.ndarray
+    y_test: np.ndarray | None
+    class_names: tuple[str, ...] | None
+    source: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.x_train.shape[1:]
+        return height, width, channels
+
+
+def counts(data_train: np.ndarray, data_test: np.ndarray) -> str:
+    """The two sizes, in words."""
+    return f"{len(data_train):,} training and {len(data_test):,} test images"
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as an `int` of at least 0, or a `DatasetError`."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DatasetError(f"seed: expected an integer of at least 0, got {seed!r}.")
+    return int(seed)
+
+
+def check_unit_interval(where: str, images: np.ndarray) -> None:
+    """Refuse floats that are NaN or outside [0, 1].
+
+    Raises:
+        DatasetError: with `where`, the range found and what to do.
+    """
+    low, high = images.min(), images.max()
+    # NaN runs through min and max, and every comparison with it is false.
+    if low >= 0 and high <= 1:
+        return
+    if np.isnan(low) or np.isnan(high):
+        got = f"{np.count_nonzero(np.isnan(images)):,} NaN"
+    else:
+        got = f"values from {low:g} to {high:g}"
+    raise DatasetError(
+        f"{where}: expected pixels in [0, 1], got {got}. Divide 8-bit pixels by 255, or keep them "
+        "as uint8 in the file."
+    )
+
+
+def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
+    """float32 images in [0, 1] of shape (N, height, width, channels).
+
+    Args:
+        where: file and key, for the message.
+        images: uint8 or float, shape (N, height, width) or (N, height, width, channels).
+
+    Raises:
+        DatasetError: another rank or dtype, no images, or pixels outside [0, 1].
+    """
+    if images.ndim not in (3, 4):
+        raise DatasetError(
+            f"{where}: expected shape (N, height, width) or (N, height, width, channels), got "
+            f"{images.shape}."
+        )
+    if images.size == 0:
+        raise DatasetError(f"{where}: expected at least one image, got shape {images.shape}.")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype == np.uint8:
+        # Divided, not multiplied by 1/255: white must be 1 exactly.
+        return np.divide(images, 255, dtype=np.float32)
+    if images.dtype.kind != "f":
+        raise DatasetError(
+            f"{where}: expected uint8 in 0..255 or floats in [0, 1], got {images.dtype}."
+        )
+    check_unit_interval(where, images)
+    return images.astype(np.float32, order="C")
+
+
+def to_labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """Class numbers as int64 of shape (`count`,), from integers of shape (N,) or (N, 1).
+
+    Raises:
+        DatasetError: another shape or dtype, negative, or not one for each image.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:  # Keras' own CIFAR-10 has such labels
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DatasetError(
+            f"{where}: expected integer labels of shape (N,), got {labels.dtype} of shape "
+            f"{labels.shape}."
+        )
+    if len(labels) != count:
+        raise DatasetError(
+            f"{where}: expected one label for each of {count:,} images, got {len(labels):,}."
+        )
+    if labels.min() < 0:
+        raise DatasetError(f"{where}: expected labels of at least 0, got {labels.min()}.")
+    return labels.astype(np.int64)

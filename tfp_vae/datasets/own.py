@@ -1,0 +1,243 @@
+"""The user's own arrays and image folders, and the digits embedded in scikit-learn."""
+
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tfp_vae.datasets import files
+from tfp_vae.datasets.common import DatasetError, ImageData, counts, to_labels, to_unit_images
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+
+# ---------------------------------------------------------------------- digits
+
+
+def load_digits() -> ImageData:
+    """scikit-learn's 1,797 scans of 8×8, brought to 28×28 as `load` describes."""
+    from sklearn.datasets import load_digits as embedded
+
+    scans = embedded()
+    images = np.pad(_enlarged(scans.images / 16), ((0, 0), (4, 4), (4, 4)))[..., np.newaxis]
+    labels = scans.target.astype(np.int64)
+    test = np.arange(len(images)) % 6 == 5
+    x_train, x_test = images[~test], images[test]
+    return ImageData(
+        name="digits",
+        x_train=x_train,
+        y_train=labels[~test],
+        x_test=x_test,
+        y_test=labels[test],
+        class_names=tuple("0123456789"),
+        source=(
+            "digits: scikit-learn's embedded 8×8 scans of handwritten digits (UCI), enlarged to "
+            f"20×20 in the middle of 28×28: {counts(x_train, x_test)}"
+        ),
+    )
+
+
+def _enlarged(scans: np.ndarray) -> np.ndarray:
+    """(N, 8, 8) in [0, 1] to (N, 20, 20), bicubic; where the cubic overshoots it is clipped."""
+    import tensorflow as tf
+
+    large = tf.image.resize(
+        scans[..., np.newaxis].astype(np.float32), (20, 20), "bicubic", antialias=True
+    )
+    return np.clip(large.numpy()[..., 0], 0, 1)
+
+
+# ---------------------------------------------------------------------- split
+
+
+def _split(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...] | None,
+    where: str,
+    test_fraction: float,
+    seed: int,
+) -> ImageData:
+    """Hold out a random part for the test set, the same one for the same seed."""
+    count = len(images)
+    held_out = round(count * test_fraction)
+    if test_fraction > 0:
+        held_out = max(held_out, 1)
+    if held_out >= count:
+        raise DatasetError(
+            f"{where}: expected at least 2 images to split with test_fraction={test_fraction:g}, "
+            f"and one left to train on, got {count}. Give more images, or test_fraction=0."
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    # Sorted: each part keeps the order of the file.
+    train, test = np.sort(order[held_out:]), np.sort(order[:held_out])
+    x_train, x_test = images[train], images[test]
+    return ImageData(
+        name=name,
+        x_train=x_train,
+        y_train=None if labels is None else labels[train],
+        x_test=x_test,
+        y_test=None if labels is None else labels[test],
+        class_names=class_names,
+        source=(
+            f"{where}: {counts(x_train, x_test)}, split at random here "
+            f"(test_fraction={test_fraction:g}, seed={seed})"
+        ),
+    )
+
+
+# ---------------------------------------------------------------------- arrays
+
+
+def load_arrays(path: pathlib.Path, test_fraction: float, seed: int) -> ImageData:
+    """A .npy file of images, or a .npz file in Keras' layout with or without a test set."""
+    if path.suffix.lower() == ".npy":
+        images = to_unit_images(str(path), _not_binary(str(path), files.read_npy(path)))
+        return _split(path.stem, images, None, None, str(path), test_fraction, seed)
+    arrays = files.read_npz(path, ("x_train",), ("y_train", "x_test", "y_test"))
+    parts: dict[str, Any] = {"y_train": None, "x_test": None, "y_test": None}
+    for key in ("x_train", "x_test"):
+        label = f"{path} [{key}]"
+        if key in arrays:
+            parts[key] = to_unit_images(label, _not_binary(label, arrays[key]))
+    for key, images_key in (("y_train", "x_train"), ("y_test", "x_test")):
+        if key not in arrays:
+            continue
+        if parts[images_key] is None:
+            raise DatasetError(f"{path}: expected {images_key} beside {key}, got only {key}.")
+        parts[key] = to_labels(f"{path} [{key}]", arrays[key], len(parts[images_key]))
+    if parts["x_test"] is None:
+        return _split(
+            path.stem, parts["x_train"], parts["y_train"], None, str(path), test_fraction, seed
+        )
+    shapes = {key: parts[key].shape[1:] for key in ("x_train", "x_test")}
+    if shapes["x_train"] != shapes["x_test"]:
+        raise DatasetError(
+            f"{path}: expected images of one shape, got {shapes['x_train']} in x_train and "
+            f"{shapes['x_test']} in x_test."
+        )
+    return ImageData(
+        name=path.stem,
+        class_names=None,
+        source=f"{path}: {counts(parts['x_train'], parts['x_test'])}",
+        **parts,
+    )
+
+
+def _not_binary(where: str, images: np.ndarray) -> np.ndarray:
+    """Refuse uint8 zeros and ones: divided by 255 they would be all but black, in silence."""
+    if images.dtype == np.uint8 and images.size and images.max() == 1:
+        raise DatasetError(
+            f"{where}: expected uint8 pixels in 0..255, got none above 1. Save pixels that are "
+            "already in [0, 1] as float32."
+        )
+    return images
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def load_folder(
+    folder: pathlib.Path,
+    image_size: tuple[int, int] | None,
+    grayscale: bool,
+    test_fraction: float,
+    seed: int,
+) -> ImageData:
+    """A folder of images, or of one subfolder of images for each class."""
+    flat = _images_in(folder)
+    classes = {
+        sub.name: images
+        for sub in sorted(folder.iterdir())
+        if sub.is_dir() and not sub.name.startswith(".") and (images := _images_in(sub))
+    }
+    if flat and classes:
+        raise DatasetError(
+            f"{folder}: expected images either directly in it or in one subfolder for each class, "
+            f"got both: {flat[0].name} and {next(iter(classes))}/."
+        )
+    if classes and {name.lower() for name in classes} <= _SPLITS:
+        raise DatasetError(
+            f"{folder}: expected one subfolder for each class, got {', '.join(classes)}, which "
+            "look like a split. Load each of them by its own path, with test_fraction=0."
+        )
+    paths = flat or [path for images in classes.values() for path in images]
+    if not paths:
+        raise DatasetError(
+            f"{folder}: expected images ({', '.join(_SUFFIXES)}) in it or in one subfolder for "
+            f"each class, got none among {sum(1 for _ in folder.iterdir())} entries."
+        )
+    labels = None
+    if classes:
+        labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
+    return _split(
+        folder.name,
+        to_unit_images(str(folder), _read_images(paths, image_size, grayscale)),
+        labels,
+        tuple(classes) or None,
+        str(folder),
+        test_fraction,
+        seed,
+    )
+
+
+def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _read_images(
+    paths: list[pathlib.Path], image_size: tuple[int, int] | None, grayscale: bool
+) -> np.ndarray:
+    """uint8, shape (N, height, width, 1 or 3)."""
+    first = _read_image(paths[0], image_size, grayscale)
+    images = np.empty((len(paths), *first.shape), np.uint8)
+    for index, path in enumerate(paths):
+        image = first if index == 0 else _read_image(path, image_size, grayscale)
+        if image.shape != first.shape:
+            raise DatasetError(
+                f"{path}: expected {_size(first)} pixels (height × width) as in {paths[0]}, got "
+                f"{_size(image)}. Give image_size=(height, width) to bring all to one size."
+            )
+        images[index] = image
+    return images
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]}×{image.shape[1]}"
+
+
+def _read_image(
+    path: pathlib.Path, image_size: tuple[int, int] | None, grayscale: bool
+) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            # A small file that unfolds to more memory than there is: Pillow only warns at first.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                mode = opened.mode
+                opened.load()
+                upright = ImageOps.exif_transpose(opened)
+    except Exception as error:  # a decoder given foreign bytes raises nearly anything
+        raise DatasetError(
+            f"{path}: expected a readable image, got {type(error).__name__}: {error}. Replace the "
+            "file, or take it away."
+        ) from error
+    if mode.startswith(("I", "F")):
+        # Pillow would cut such values off at 255 instead of scaling them.
+        raise DatasetError(
+            f"{path}: expected 8 bits for each channel, got Pillow's mode {mode!r}. Convert it, or "
+            "give the pixels as a float array in a .npy file."
+        )
+    image = upright.convert("L" if grayscale else "RGB")
+    if image_size is not None:
+        image = image.resize((image_size[1], image_size[0]), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, np.uint8)
+    return pixels[..., np.newaxis] if grayscale else pixels
