@@ -1,0 +1,89 @@
+"""Keras callbacks: what a person wants to see while a model trains."""
+
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["EpochReport", "ImageRecorder"]
+
+
+class EpochReport(keras.callbacks.Callback):
+    """Prints one line after each epoch: the test ELBO in nats, and the seconds of training.
+
+    The seconds are those of the training steps; validation, which follows them, is not counted.
+    They are kept in `seconds`, one number for each epoch.
+
+    Args:
+        total: number of epochs, for "epoch 2/10"; `None` leaves it out.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        super().__init__()
+        self.total = total
+        self.seconds: list[float] = []
+        self._start = 0.0
+        self._trained = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+        self._trained = 0.0
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        # Keras validates inside the epoch: what comes from here on is no training.
+        self._trained = self._trained or time.perf_counter() - self._start
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
+        self.seconds.append(self._trained or time.perf_counter() - self._start)
+        number = f"{epoch + 1}/{self.total}" if self.total else f"{epoch + 1}"
+        name, prefix = ("test", "val_") if "val_elbo" in logs else ("training", "")
+        elbo, kl = logs.get(f"{prefix}elbo", np.nan), logs.get(f"{prefix}kl", np.nan)
+        print(
+            f"epoch {number}: {name} ELBO {elbo:.2f} nats (KL {kl:.2f}), "
+            f"{self.seconds[-1]:.1f} s of training",
+            flush=True,
+        )
+
+
+class ImageRecorder(keras.callbacks.Callback):
+    """Decodes the same latent vectors, or reconstructs the same images, before training and after
+    each epoch.
+
+    The pictures are kept in `frames`: arrays of shape (n, height, width, channels), the first one
+    of the untrained model. They hold the means of ``p(x|z)``.
+
+    Args:
+        latents: latent vectors, shape (n, d), or
+        images: images, shape (n, height, width, channels), which are encoded, drawn once from the
+            posterior, and decoded.
+        seed: integer seed of those posterior draws.
+
+    Raises:
+        ValueError: both were given, or neither.
+    """
+
+    def __init__(self, latents: Any = None, *, images: Any = None, seed: int = 0) -> None:
+        super().__init__()
+        if (latents is None) == (images is None):
+            raise ValueError("ImageRecorder: expected either latents or images, got both or none.")
+        self.latents = latents
+        self.images = images
+        self.seed = seed
+        self.frames: list[np.ndarray] = []
+
+    def _record(self) -> None:
+        if self.images is not None:
+            means = self.model.reconstruct(self.images, seed=self.seed, sample=True)
+        else:
+            means = self.model.decode(tf.convert_to_tensor(self.latents)).mean()
+        self.frames.append(np.asarray(means))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self.frames:
+            self._record()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._record()
