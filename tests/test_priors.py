@@ -51,10 +51,10 @@ ALL = [
         lambda: priors.FixedPrior(
             tfd.MixtureSameFamily(
                 tfd.Categorical(probs=np.array([0.25, 0.75])),
-                tfd.MultivariateNormalDiag(np.array([[0.0, 1.0], [1.0, 0.0]])),
+                tfd.MultivariateNormalDiag(np.array([[0.0, 1.0], [1.0, 0.0]], "float32")),
             )
         ),
-        id="nested, float64",
+        id="nested",
     ),
     pytest.param(
         lambda: priors.FixedPrior(tfd.Sample(tfd.Normal(tf.constant(0.5), 1.0), [2])), id="sample"
@@ -77,7 +77,8 @@ def test_round_trip_through_json(make):
     ("distribution", "expected", "tolerance"),
     [
         pytest.param(tfd.MultivariateNormalDiag([0.0, 1.0], [1.0, 3.0]),
-                     lambda p: np.stack([scipy.stats.norm.ppf(p), scipy.stats.norm.ppf(p, 1, 3)], 1),
+                     lambda p: np.stack([scipy.stats.norm.ppf(p),
+                                         scipy.stats.norm.ppf(p, 1, 3)], 1),
                      1e-5, id="diagonal"),
         pytest.param(tfd.MultivariateNormalTriL([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]]),
                      lambda p: np.stack([scipy.stats.norm.ppf(p, 0, 2),
@@ -117,6 +118,8 @@ BAD = [
     pytest.param(lambda: priors.FixedPrior("normal"), TypeError, "got str", id="text"),
     pytest.param(lambda: priors.FixedPrior(tfd.Normal([0.0, 0.0], 1.0)), ValueError,
                  r"got batch shape \(2,\) and event shape \(\)", id="batch"),
+    pytest.param(lambda: priors.FixedPrior(tfd.MultivariateNormalDiag(np.zeros(2))), ValueError,
+                 "expected a distribution of float32, got one of float64", id="float64"),
     pytest.param(lambda: priors.get(3), TypeError, "got int", id="number"),
 ]  # fmt: skip
 

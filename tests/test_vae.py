@@ -266,7 +266,7 @@ def test_sample_weights_weigh_whole_images(x):
 
 
 def test_a_training_step_follows_the_gradient_of_the_mean_elbo(x):
-    """The output bias moves by mean(x - sigmoid(logits)); an encoder weight by finite difference."""
+    """The output bias moves by mean(x - sigmoid(logits)); an encoder weight as its slope says."""
     vae = small_vae()
     weights, state = vae.get_weights(), vae.seed_generator.state.numpy()
     kernel = vae.encoder.layers[1].kernel

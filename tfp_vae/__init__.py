@@ -34,5 +34,9 @@ def _started_as_command() -> bool:
 # Keras finds a class in a saved file only after the class was registered, so a plain
 # `import tfp_vae` followed by `keras.saving.load_model` must find all of them in place.
 if TYPE_CHECKING or not _started_as_command():
+    # The first of all, since it refuses another backend before anything imports Keras.
+    from tfp_vae import _support as _support
+
+    # isort: split
     from tfp_vae import callbacks, datasets, layers, networks, objectives, plotting, priors
     from tfp_vae.vae import VAE

@@ -79,8 +79,8 @@ class FixedPrior(Prior):
 
     Raises:
         TypeError: not a distribution.
-        ValueError: a batch of distributions, an event that is no vector; on saving, parameters
-            that are not plain numbers.
+        ValueError: a batch of distributions, an event that is no vector, float64 where Keras
+            computes in float32; on saving, parameters that are not plain numbers.
     """
 
     def __init__(self, fixed: tfd.Distribution, **kwargs: Any) -> None:
@@ -91,6 +91,11 @@ class FixedPrior(Prior):
                 "prior: expected one distribution over vectors, batch shape () and event shape "
                 f"(d,), got batch shape {tuple(fixed.batch_shape)} and event shape "
                 f"{tuple(fixed.event_shape)}. tfd.Independent turns batch into event dimensions."
+            )
+        if fixed.dtype != keras.config.floatx():
+            raise ValueError(
+                f"prior: expected a distribution of {keras.config.floatx()}, got one of "
+                f"{tf.as_dtype(fixed.dtype).name}, which NumPy's numbers are by default."
             )
         super().__init__(**kwargs)
         self.fixed = fixed

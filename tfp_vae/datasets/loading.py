@@ -224,7 +224,7 @@ def _download(name: str, looked: list[str], download: bool, timeout: float) -> p
         try:
             return places.download(name, timeout)
         except AbsentError as error:
-            problem = str(error)
+            problem = f"{error}."
     hint = f"{about.npz_names[0]} or the IDX files"
     if name == "cifar10":
         hint = "cifar10.npz or cifar-10-binary.tar.gz"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support, objectives, priors
-from tfp_vae.vae import chunks, images, parts
+from tfp_vae.vae import chunks, images, parts, progress
 
 __all__ = ["VAE"]
 
@@ -332,34 +332,45 @@ class VAE(keras.Model):
         # Keras' steps expect it divided by the replicas, whose gradients they then sum.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
         """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
 
         Arrays are looked through before the first step, data sets by their element's
         specification.
+
+        Args:
+            x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
+                them, alone or with anything else.
+            y: not used.
+            **kwargs: of `keras.Model.fit`.
 
         Raises:
             ValueError: no images, images of another shape or type, NaN, or pixels that the
                 likelihood excludes.
         """
         self._check_data("x", x)
-        validation = kwargs.get("validation_data")
-        if validation is not None:
-            self._check_data("validation_data", validation)
+        if kwargs.get("validation_data") is not None:
+            self._check_data("validation_data", kwargs["validation_data"])
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default, which a data set cannot follow.
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, *args, **kwargs)
+        return super().fit(x, y, **progress.with_progress_bar(kwargs))
 
-    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats."""
-        self._check_data("x", x)
-        return super().evaluate(x, y, *args, **kwargs)
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats.
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        """The reconstructions of `reconstruct` as an array, shape (B, *image)."""
+        Arguments and errors as in `fit`.
+        """
         self._check_data("x", x)
-        return super().predict(x, *args, **kwargs)
+        return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
+
+    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
+        """The reconstructions of `reconstruct` as an array, shape (N, height, width, channels).
+
+        Arguments and errors as in `fit`.
+        """
+        self._check_data("x", x)
+        return super().predict(x, **progress.with_progress_bar(kwargs))
 
     def predict_step(self, data: Any) -> tf.Tensor:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -389,7 +400,9 @@ class VAE(keras.Model):
         store["seed_state"] = self.seed_generator.state.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        own = {key: store[key] for key in store.keys() if key != "seed_state"}
+        # A store is read like a dictionary, but it cannot be iterated over.
+        names = set(store.keys()) - {"seed_state"}
+        own = {name: store[name] for name in sorted(names, key=int)}
         super().load_own_variables(own)
         self.seed_generator.state.assign(np.asarray(store["seed_state"]))
 
@@ -412,8 +425,8 @@ class VAE(keras.Model):
 
     @property
     def image_shape(self) -> parts.Shape | None:
-        """(height, width, channels) of one image; `None` while the encoder declares no input."""
-        return parts.declared_shape(self.encoder, "input_shape")
+        """(height, width, channels) of one image; `None` where neither part declares it."""
+        return parts.image_shape(self.encoder, self.decoder)
 
     def _check_data(self, name: str, data: Any) -> None:
         images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)

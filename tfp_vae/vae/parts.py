@@ -37,6 +37,16 @@ def regularizer(encoder: keras.Model) -> layers.KLDivergenceRegularizer | None:
     return found if isinstance(found, layers.KLDivergenceRegularizer) else None
 
 
+def image_shape(encoder: keras.Model, decoder: keras.Model) -> Shape | None:
+    """Of one image: the encoder's input, else the likelihood's event, where either is declared."""
+    declared = declared_shape(encoder, "input_shape")
+    if declared is None:
+        # A subclassed model declares no shapes, but its likelihood layer knows its event.
+        found = distribution_layers(decoder)
+        declared = getattr(found[-1], "event_shape", None) if found else None
+    return declared
+
+
 def one_prior(prior: Any, encoder: keras.Model) -> priors.Prior:
     """The prior that encoder and model share.
 

@@ -1,0 +1,105 @@
+"""The examples, run as people run them, on little data."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(script, *arguments, cwd, **environment):
+    inherited = {k: v for k, v in os.environ.items() if k not in ("TFP_VAE_DATA_DIR", "KERAS_HOME")}
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+        # A home without data, and a proxy that refuses at once: no network in tests.
+        env={
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "KERAS_HOME": str(cwd / "keras"),
+            "https_proxy": "http://127.0.0.1:9",
+            **environment,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`train_mnist.py` where there is no MNIST: one epoch on digits."""
+    folder = tmp_path_factory.mktemp("run")
+    done = run("train_mnist.py", "--epochs", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_train_mnist_says_that_it_trains_on_digits_and_why(trained):
+    folder, done = trained
+    assert "NOTE: " in done.stderr
+    assert "MNIST" in done.stderr
+    assert "data: digits" in done.stdout
+    assert re.search(r"epoch 1/1: test ELBO -\d+\.\d\d nats .* s of training", done.stdout)
+    assert f"written to {folder / 'runs' / 'digits'}" in done.stdout
+
+
+def test_train_mnist_leaves_pictures_figures_and_a_model(trained):
+    out = trained[0] / "runs" / "digits"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "model.keras", "history.csv", "metrics.json", "history.png", "reconstructions.png",
+        "samples.png", "latent_manifold.png", "latent_scatter.png", "training.gif",
+    }  # fmt: skip
+    for picture in out.glob("*.png"):
+        assert np.ptp(iio.imread(picture)) > 50, picture
+    assert len(iio.imread(out / "training.gif", index=None)) == 2  # untrained, and epoch 1
+    with (out / "history.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["dataset"] == "digits"
+    assert metrics["binarization"] == "threshold 0.5"
+    assert metrics["test_elbo"] == pytest.approx(float(row["val_elbo"]))
+    assert metrics["test_elbo"] < metrics["log_likelihood"] < 0
+    assert float(row["seconds"]) > 0
+
+
+def test_plot_latent_manifold_draws_from_the_saved_model(trained, tmp_path):
+    model = trained[0] / "runs" / "digits" / "model.keras"
+    done = run("plot_latent_manifold.py", model, "--n", 5, "--out", "grid.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert iio.imread(tmp_path / "grid.png").size
+
+
+BAD = [
+    pytest.param(["--dataset", "mnist"], "Set TFP_VAE_DATA_DIR to a folder", id="no mnist"),
+    pytest.param(["--dataset", "minst"], "mnist", id="misspelt"),
+    pytest.param(["--dataset", "digits", "--out", "/proc/no"], "/proc/no", id="out"),
+]
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--latent-dim"])
+def test_train_mnist_refuses_sizes_of_zero(option, tmp_path):
+    done = run("train_mnist.py", option, 0, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{option}: expected an integer of at least 1, got 0" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_train_mnist_fails_before_training_with_one_message(arguments, message, tmp_path):
+    done = run("train_mnist.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert "epoch 1" not in done.stdout

@@ -1,0 +1,141 @@
+"""The house: floors, imports, backend, command."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import tfp_vae
+
+PACKAGE = pathlib.Path(tfp_vae.__file__).parent
+
+# A room imports only from lower floors; "side" rooms stand on the ground and nothing of floors 0
+# to 2 leans on them.
+FLOORS = {
+    "_version": -2,
+    "_support": -1,
+    "layers": 0,
+    "objectives": 0,
+    "networks": 1,
+    "priors": 1,
+    "vae": 2,
+    "cli": 4,
+}
+SIDE = {"callbacks": set(), "datasets": {"_support"}, "plotting": {"_support", "priors"}}
+
+
+def imports(path):
+    """The rooms of the package that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "tfp_vae":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfp_vae."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: relative import")
+        elif isinstance(node, ast.Import):
+            yield from (
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("tfp_vae.")
+            )
+
+
+ROOMS = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_lower_floors(path):
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room in ("__init__", "__main__"):
+        return
+    for other in imports(path):
+        if other == room:  # within a folder
+            continue
+        if room in SIDE:
+            assert other in SIDE[room], f"{path.name} imports {other}"
+        elif room == "cli":
+            assert other in SIDE or FLOORS.get(other, 0) < FLOORS["cli"] or other == "VAE"
+        else:
+            assert FLOORS[other] < FLOORS[room], f"{path.name} imports {other}"
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in ROOMS}
+    assert rooms - {"__init__", "__main__"} == set(FLOORS) | set(SIDE)
+
+
+def test_the_package_imports_no_legacy_keras_and_no_pickle():
+    for path in ROOMS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", ()) if hasattr(alias, "name")]
+            for name in [*names, getattr(node, "module", "") or ""]:
+                assert name.split(".")[0] not in {"tf_keras", "pickle", "cloudpickle", "dill"}, path
+
+
+LIGHT = """
+import sys
+import tensorflow, tensorflow_probability
+before = set(sys.modules)
+import tfp_vae
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+heavy = new & {"matplotlib", "imageio", "PIL", "sklearn", "scipy", "pandas"}
+assert not heavy, heavy
+assert tfp_vae.VAE and tfp_vae.__version__
+"""
+
+
+def test_import_brings_in_nothing_heavy(fresh_process):
+    fresh_process(LIGHT)
+
+
+COMMANDS = [
+    pytest.param(["-m", "tfp_vae", "--help"], id="module"),
+    pytest.param(["-m", "tfp_vae.cli", "--help"], id="cli"),
+    pytest.param(["-m", "tfp_vae", "--version"], id="version"),
+    pytest.param(["-m", "tfp_vae", "plot", "--help"], id="subcommand"),
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_help_needs_neither_tensorflow_nor_tfp(arguments):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not imported & {"tensorflow", "tensorflow_probability", "keras", "numpy"}
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_backend_is_one_clear_error(backend):
+    done = subprocess.run(
+        [sys.executable, "-c", "import tfp_vae"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: tfp_vae needs the TensorFlow backend")
+    assert f"got '{backend}'" in last
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_version_is_the_installed_one():
+    import importlib.metadata
+
+    try:
+        installed = importlib.metadata.version("tfp-vae")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here: run from a checkout")
+    assert installed == tfp_vae.__version__

@@ -1,0 +1,25 @@
+"""Arrays or a model in, matplotlib figures and GIFs out.
+
+Every function makes its own `matplotlib.figure.Figure`, without pyplot: there is no global state,
+no display is needed and nothing has to be closed. `save` writes a figure to a file. matplotlib and
+imageio are imported when a picture is drawn, not with the package.
+"""
+
+from tfp_vae.plotting.files import figure_to_array, save
+from tfp_vae.plotting.grids import image_grid, interpolation, reconstructions, samples
+from tfp_vae.plotting.latent import latent_manifold, latent_manifold_array, latent_scatter
+from tfp_vae.plotting.training import history, training_gif
+
+__all__ = [
+    "figure_to_array",
+    "history",
+    "image_grid",
+    "interpolation",
+    "latent_manifold",
+    "latent_manifold_array",
+    "latent_scatter",
+    "reconstructions",
+    "samples",
+    "save",
+    "training_gif",
+]

@@ -1,0 +1,67 @@
+"""Figures as pixels and as files, and files that appear whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure_to_array(figure: "Figure", *, dpi: float = 100) -> np.ndarray:
+    """`figure` as 8-bit pixels, shape (height, width, 3).
+
+    Args:
+        figure: any figure.
+        dpi: pixels for each inch of it.
+    """
+    import io
+
+    import imageio.v3 as iio
+
+    # Through a file in memory: drawing on a canvas of our own would take the figure from its own.
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
+    return iio.imread(file.getvalue(), plugin="pillow", mode="RGB")
+
+
+def save(figure: "Figure", path: str | os.PathLike[str], *, dpi: float = 150) -> pathlib.Path:
+    """Write `figure` to a file, which appears whole or not at all.
+
+    Args:
+        figure: any figure.
+        path: its ending says the format (.png, .pdf, .svg, ...), none means PNG. Folders that do
+            not exist are made.
+        dpi: pixels for each inch, of formats that have pixels.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a format that matplotlib cannot write.
+        OSError: the file cannot be written; the path is named.
+    """
+    path = pathlib.Path(path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().lstrip(".") or "png", dpi=dpi)
+    return path
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write to, which takes its place when all went well."""
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,160 @@
+"""Grids of images: given ones, draws of the prior, reconstructions, interpolations."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfp_vae import _support
+from tfp_vae.plotting.common import WIDE, check_model, image_figure, tile, with_channels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LINE = "0.8"  # grey of the lines between images: not that of an untrained decoder's 0.5
+_BLANK = 1.0  # cells of a grid without an image: the white of the page
+
+
+def image_grid(
+    images: Any,
+    rows: int | None = None,
+    columns: int | None = None,
+    *,
+    title: str | None = None,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+) -> "Figure":
+    """Images row by row from the upper left, with thin lines between them.
+
+    Args:
+        images: shape (N, height, width, channels) or (N, height, width); 1 channel is shown in
+            grey, 3 as RGB. Floating in [0, 1], other values are clipped; or 8-bit.
+        rows: by default as many as the images need.
+        columns: by default as many as make the grid nearly square.
+        title: above the grid.
+        row_labels: one for each row, to the left of it.
+        column_labels: one for each column, below it.
+
+    Raises:
+        ValueError: no images, more than the grid has cells, another number of channels, or of
+            labels.
+
+    Example:
+        >>> import numpy as np
+        >>> figure = image_grid(np.zeros([12, 28, 28, 1]), columns=4, title="nothing")
+        >>> figure.axes[0].get_images()[0].get_array().shape  # 3 * 28 and 4 * 28
+        (84, 112)
+    """
+    images = _displayable(images)
+    count = len(images)
+    if not count:
+        raise ValueError("images: expected at least one, got none.")
+    for name, size in (("rows", rows), ("columns", columns)):
+        if size is not None:
+            _support.check_positive_int(name, size)
+    if columns is None:
+        columns = math.ceil(math.sqrt(count) if rows is None else count / rows)
+    if rows is None:
+        rows = math.ceil(count / columns)
+    if count > rows * columns:
+        raise ValueError(
+            f"images: expected at most {rows * columns} for {rows} rows of {columns}, got {count}."
+        )
+    for name, labels, size in (
+        ("row_labels", row_labels, rows),
+        ("column_labels", column_labels, columns),
+    ):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"{name}: expected {size}, got {len(labels)}.")
+
+    blank = np.full((rows * columns - count, *images.shape[1:]), _BLANK, images.dtype)
+    image = tile(np.concatenate([images, blank]), rows, columns)
+    margin = (1.1 if row_labels else 0.15, (0.35 if title else 0.1) + (0.3 if column_labels else 0))
+    # No cell wider than the 1.6 inches of a 4×4 grid.
+    side = min(WIDE * 0.8, 1.6 * max(rows, columns))
+    figure, axes = image_figure(image, rows, columns, side=side, margin=margin)
+    axes.hlines(range(1, rows), 0, columns, colors=_LINE, linewidth=1)
+    axes.vlines(range(1, columns), 0, rows, colors=_LINE, linewidth=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if row_labels is not None:
+        axes.set_yticks(rows - 0.5 - np.arange(rows), row_labels)
+    if column_labels is not None:
+        axes.set_xticks(0.5 + np.arange(columns), column_labels)
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+def samples(
+    vae: Any, rows: int = 4, columns: int = 4, *, seed: Any = 0, title: str | None = None
+) -> "Figure":
+    """Decoder means at draws from the prior: the mean of ``p(x|z)``, ``z ~ p(z)``.
+
+    Args:
+        vae: a `VAE`, or images to show as they are, shape (N, height, width, channels).
+        rows: of the grid.
+        columns: of the grid.
+        seed: of the draws; `None` takes the model's own stream.
+        title: by default none.
+
+    Raises:
+        ValueError: a size below 1, or more images than the grid has cells.
+    """
+    count = _support.check_positive_int("rows", rows) * _support.check_positive_int(
+        "columns", columns
+    )
+    if hasattr(vae, "decode"):
+        check_model(vae)
+        vae = vae.sample(count, seed=seed, mean=True)
+    return image_grid(vae, rows, columns, title=title)
+
+
+def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) -> "Figure":
+    """The first `n` images above, their reconstructions by `VAE.reconstruct` below.
+
+    Args:
+        vae: a `VAE`.
+        x: images, shape (B, height, width, channels); all of them if there are fewer than `n`.
+        n: columns.
+        title: by default none.
+
+    Raises:
+        ValueError: no images, images of another shape or type, or `n` below 1.
+    """
+    check_model(vae)
+    x = np.asarray(x)[: _support.check_positive_int("n", n)]
+    both = np.concatenate([_displayable(x), _displayable(vae.reconstruct(x))])
+    return image_grid(both, 2, title=title, row_labels=["original", "reconstruction"])
+
+
+def interpolation(
+    vae: Any, a: Any, b: Any, steps: int = 10, *, title: str | None = None
+) -> "Figure":
+    """The images of `VAE.interpolate`: from `a`, on the left, to `b`, on the right.
+
+    Args:
+        vae: a `VAE`.
+        a: one image, or B of them, one for each row.
+        b: as `a`.
+        steps: images in a row, both ends included.
+        title: by default none.
+
+    Raises:
+        ValueError: as many images in `a` as there are not in `b`, or `steps` below 2.
+    """
+    check_model(vae)
+    images = np.asarray(vae.interpolate(a, b, steps))
+    images = images.reshape(-1, *images.shape[-len(vae.decoder.output_shape[1:]) :])
+    labels = [f"{100 * t:.0f}%" for t in np.linspace(0, 1, steps)]
+    return image_grid(images, columns=steps, title=title, column_labels=labels)
+
+
+def _displayable(images: Any) -> np.ndarray:
+    """Images of shape (N, height, width, channels), float32 in [0, 1]."""
+    images = np.asarray(images)
+    scale = np.float32(255 if images.dtype == np.uint8 else 1)
+    return np.clip(with_channels(images).astype(np.float32) / scale, 0, 1)
