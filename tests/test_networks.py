@@ -62,7 +62,7 @@ def test_any_image_shape_that_they_can_serve(shape, family, likelihood, rng):
 def test_normal_likelihood_of_the_conv_decoder_keeps_pixels_and_kinds_apart():
     """Of the last feature map, the first channels are means, the others scales, pixel by pixel."""
     decoder = networks.conv_decoder((4, 8, 3), 2, filters=(4, 4), likelihood="normal")
-    features = keras.Model(decoder.inputs, decoder.get_layer("parameters").output)
+    features = keras.Model(decoder.inputs[0], decoder.get_layer("parameters").output)
     z = tf.random.stateless_normal([2, 2], [0, 1])
     maps, p = np.asarray(features(z)), decoder(z)
     assert maps.shape == (2, 4, 8, 6)

@@ -50,7 +50,7 @@ ALL = [
     pytest.param(
         lambda: priors.FixedPrior(
             tfd.MixtureSameFamily(
-                tfd.Categorical(probs=np.array([0.25, 0.75])),
+                tfd.Categorical(probs=np.array([0.25, 0.75], "float32")),
                 tfd.MultivariateNormalDiag(np.array([[0.0, 1.0], [1.0, 0.0]], "float32")),
             )
         ),
