@@ -131,6 +131,40 @@ def test_another_backend_is_one_clear_error(backend):
     assert done.stderr.count("Traceback") == 1
 
 
+STARTS = [
+    pytest.param(["-um", "tfp_vae", "--version"], id="-um"),
+    pytest.param(["-mtfp_vae", "--version"], id="-mtfp_vae"),
+    pytest.param(["-u", "-X", "dev", "-m", "tfp_vae.cli", "--version"], id="options"),
+]
+
+
+@pytest.mark.parametrize("arguments", STARTS)
+def test_any_way_to_start_the_module(arguments):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"tfp-vae {tfp_vae.__version__}\n"
+
+
+def test_the_installed_package_is_whole():
+    import importlib.metadata
+
+    try:
+        files = importlib.metadata.files("tfp-vae")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here: run from a checkout")
+    installed = {str(file) for file in files}
+    if not any(name.startswith("tfp_vae/") for name in installed):
+        pytest.skip("installed in editable mode: the checkout itself is the package")
+    expected = {str(path.relative_to(PACKAGE.parent)) for path in ROOMS}
+    assert expected | {"tfp_vae/py.typed"} <= installed
+
+
 def test_version_is_the_installed_one():
     import importlib.metadata
 

@@ -193,16 +193,20 @@ def body(vae, x):
     return x
 
 
-@pytest.mark.parametrize("with_regularizer", [True, False], ids=["regularizer", "without"])
-@pytest.mark.parametrize("weight", [1.0, 0.25])
+@pytest.mark.parametrize(
+    ("weight", "with_regularizer"),
+    [
+        pytest.param(1.0, True, id="weight 1"),
+        pytest.param(0.25, True, id="weight 0.25"),
+        pytest.param(1.0, False, id="no regularizer"),
+    ],
+)
 def test_kl_counts_once_in_the_loss_of_a_whole_vae(weight, with_regularizer, x):
     if with_regularizer:
         vae = small_vae(kl_weight=weight)
-    elif weight == 1.0:
+    else:
         encoder = networks.dense_encoder(SHAPE, 2, units=(8,))
         vae = VAE(encoder, networks.dense_decoder(SHAPE, 2, units=(8,)), priors.StandardNormal(2))
-    else:
-        return
     vae.compile(keras.optimizers.SGD(0.0))
     kl = numpy_kl(vae, x).mean()
     assert kl > 0.01
@@ -301,6 +305,8 @@ def test_a_training_step_follows_the_gradient_of_the_mean_elbo(x):
         pytest.param(lambda x, y: (x,), id="x"),
         pytest.param(lambda x, y: (x, x), id="x and x"),
         pytest.param(lambda x, y: (x, y), id="x and labels"),
+        pytest.param(lambda x, y: ((x, x),), id="pair"),
+        pytest.param(lambda x, y: ((x, y),), id="pair with labels"),
         pytest.param(lambda x, y: (tf.data.Dataset.from_tensor_slices(x).batch(5),), id="dataset"),
         pytest.param(
             lambda x, y: (tf.data.Dataset.from_tensor_slices((x, x)).batch(5),), id="dataset pairs"
@@ -330,6 +336,146 @@ def test_training_learns():
     assert -2 < elbo < np.log(0.5)
 
 
+def test_steps_are_counted_as_asked(x):
+    """The default of ten steps in one execution must not run over a given number of steps."""
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2))
+    endless = tf.data.Dataset.from_tensor_slices(x).batch(2).repeat()
+    vae.fit(endless, steps_per_epoch=3, epochs=2, verbose=0)
+    assert vae.optimizer.iterations.numpy() == 6
+    vae.fit(x, batch_size=2, verbose=0)
+    assert vae.steps_per_execution == 10
+    assert vae.optimizer.iterations.numpy() == 16
+    vae.evaluate(endless, steps=3, verbose=0)
+    assert vae.kl_tracker.count.numpy() == 6
+
+
+def test_batch_normalization_is_updated_once_in_a_step(x):
+    prior = priors.StandardNormal(2)
+    norm = keras.layers.BatchNormalization(momentum=0.9)
+    encoder = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            norm,
+            keras.layers.Dense(4),
+            layers.MultivariateNormalDiag(
+                2, activity_regularizer=layers.KLDivergenceRegularizer(prior)
+            ),
+        ]
+    )
+    vae = VAE(encoder, networks.dense_decoder(SHAPE, 2), prior)
+    vae.compile(keras.optimizers.SGD(0.0))
+    vae.fit(x, batch_size=20, verbose=0)
+    np.testing.assert_allclose(norm.moving_mean, 0.1 * x.reshape(20, -1).mean(0), rtol=1e-4)
+    vae.evaluate(x, verbose=0)
+    np.testing.assert_allclose(norm.moving_mean, 0.1 * x.reshape(20, -1).mean(0), rtol=1e-4)
+
+
+class Encoder(keras.Model):
+    def __init__(self, prior):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(4)
+        regularizer = layers.KLDivergenceRegularizer(prior)
+        self.head = layers.MultivariateNormalDiag(2, activity_regularizer=regularizer)
+
+    def call(self, x):
+        return self.head(self.dense(self.flatten(x)))
+
+
+class Decoder(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(30)
+        self.pixels = layers.IndependentBernoulli(SHAPE)
+
+    def call(self, z):
+        return self.pixels(self.dense(z))
+
+
+def test_subclassed_parts(x, rng):
+    prior = priors.StandardNormal(2)
+    vae = VAE(Encoder(prior), Decoder(), seed=0)
+    assert vae.prior is prior
+    assert vae.image_shape == SHAPE
+    vae.compile(keras.optimizers.Adam(1e-2))
+    losses = vae.fit(x, batch_size=5, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert vae.decode(rng.normal(size=(3, 4, 2)).astype("float32")).batch_shape == (3, 4)
+    assert vae.elbo(x, seed=0).shape == (20,)
+    assert vae.interpolate(x[0], x[1], 4).shape == (4, *SHAPE)
+    with pytest.raises(ValueError, match=r"6, 5, 1\), got \(20, 6, 5\)"):
+        vae.fit(x[..., 0])
+
+
+def test_another_activity_regularizer_stays_in_the_loss(x):
+    encoder = keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),
+            layers.MultivariateNormalDiag(2, activity_regularizer=lambda q: tf.constant(1000.0)),
+        ]
+    )
+    vae = VAE(encoder, networks.dense_decoder(SHAPE, 2), priors.StandardNormal(2))
+    vae.compile(keras.optimizers.SGD(0.0))
+    logs = vae.evaluate(x, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(1000 - logs["elbo"], rel=1e-5)
+
+
+def test_the_pair_of_tfps_tutorial_has_its_exact_kl(x):
+    """Full-covariance posterior, prior of independent normals: checked against the same prior."""
+    independent = tfd.Independent(tfd.Normal(loc=tf.zeros(2), scale=1.0), 1)
+    vae = small_vae(independent, posterior="full")
+    kl = vae._kl(vae.encode(x), None)
+    expected = tfd.kl_divergence(vae.encode(x), tfd.MultivariateNormalDiag(tf.zeros(2)))
+    np.testing.assert_allclose(kl, expected, rtol=1e-5)
+
+
+def test_float64(x):
+    keras.config.set_floatx("float64")
+    keras.mixed_precision.set_global_policy("float64")
+    try:
+        vae, images = small_vae(), x.astype("float64")
+        vae.compile(keras.optimizers.Adam(1e-2))
+        vae.fit(images, verbose=0)
+        assert vae.elbo(images, seed=0).dtype == tf.float64
+        assert vae.sample(2, seed=0).dtype == tf.float64
+        assert vae.interpolate(images[0], images[1], 3).dtype == tf.float64
+    finally:
+        keras.config.set_floatx("float32")
+
+
+STRATEGY = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from tfp_vae import VAE, networks, priors
+x = np.random.default_rng(0).integers(0, 2, (20, 6, 5, 1)).astype("float32")
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    prior = priors.StandardNormal(2)
+    vae = VAE(networks.dense_encoder((6, 5, 1), 2, prior=prior),
+              networks.dense_decoder((6, 5, 1), 2), prior, seed=0)
+    vae.compile(keras.optimizers.SGD(0.1))
+bias = vae.decoder.layers[-2].bias
+logs = vae.evaluate(x, batch_size=20, return_dict=True, verbose=0)
+assert abs(logs["loss"] + logs["elbo"]) < 1e-3, logs
+vae.fit(x, batch_size=20, verbose=0)
+# The gradient of the mean over the *global* batch: at most 1 in absolute value, near 0.5 - mean.
+print(np.abs(bias.numpy() - 0.1 * (x.mean(0).ravel() - 0.5)).max())
+draws = strategy.run(lambda: tf.identity(vae(tf.zeros([1, 6, 5, 1])).z))
+a, b = strategy.experimental_local_results(draws)
+assert not np.array_equal(a, b), "both replicas drew the same noise"
+"""
+
+
+def test_two_replicas_train_on_the_mean_of_the_global_batch(fresh_process):
+    """A loss that is not divided by the replicas would move the bias twice as far."""
+    assert float(fresh_process(STRATEGY).splitlines()[-1]) < 0.012
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("jit_compile", ["auto", True], ids=["auto", "xla"])
 def test_trains_under_xla_and_mixed_precision(jit_compile, policy, x):
@@ -354,7 +500,8 @@ def test_gradient_accumulation_is_keras_own(x):
 def test_xla_is_off_on_a_cpu_unless_asked_for():
     vae = small_vae()
     vae.compile()
-    assert vae.jit_compile is bool(tf.config.list_physical_devices("GPU"))
+    assert not tf.config.list_physical_devices("GPU")  # conftest hides them
+    assert vae.jit_compile is False
     vae.compile(jit_compile=True)
     assert vae.jit_compile is True
 
@@ -585,6 +732,13 @@ def plain_encoder():
 
 IMAGES = np.full((4, *SHAPE), 0.5, "float32")
 
+
+def batches(*arrays):
+    """A data set of one batch for each array, with labels, as Keras takes it."""
+    images = np.concatenate(arrays)
+    return tf.data.Dataset.from_tensor_slices((images, np.arange(len(images)))).batch(4)
+
+
 BAD = [
     pytest.param(lambda v: VAE(*parts(latent_encoder=3)), r"got \(3,\)", id="prior and encoder"),
     pytest.param(lambda v: VAE(*parts(latent_decoder=3)), r"got \(3,\)", id="prior and decoder"),
@@ -608,6 +762,9 @@ BAD = [
     pytest.param(lambda v: v.fit(IMAGES.astype("int32")), "got int32", id="integers in fit"),
     pytest.param(lambda v: v.encode(IMAGES[..., 0]), r"6, 5, 1\), got \(4, 6, 5\)", id="rank"),
     pytest.param(lambda v: v.elbo(IMAGES[0]), r"6, 5, 1\), got \(6, 5, 1\)", id="one image"),
+    pytest.param(lambda v: v.elbo(IMAGES[None]), r"got \(1, 4, 6, 5, 1\)", id="batch of batches"),
+    pytest.param(lambda v: VAE(*parts()[:2], tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))),
+                 "tf.Variables, which Keras", id="variables"),
     pytest.param(lambda v: v.fit(IMAGES[:, :5]), r"6, 5, 1\), got \(4, 5, 5, 1\)", id="shape"),
     pytest.param(lambda v: v.evaluate(IMAGES[:, :5]), r"got \(4, 5, 5, 1\)", id="evaluate"),
     pytest.param(lambda v: v.predict(IMAGES[:, :5]), r"got \(4, 5, 5, 1\)", id="predict"),
@@ -639,6 +796,33 @@ def test_bad_input(call, message):
         call(vae)
     for a, b in zip(before, vae.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+BAD_SETS = [
+    pytest.param(lambda v: v.fit(batches(IMAGES, IMAGES * np.nan), verbose=0), "finite", id="nan"),
+    pytest.param(
+        lambda v: v.fit(batches(IMAGES, IMAGES * 3), verbose=0),
+        r"in \[0, 1\], got values from 1.5 to 1.5",
+        id="above 1",
+    ),
+    pytest.param(lambda v: v.evaluate(batches(IMAGES - 1), verbose=0), "-0.5", id="evaluate"),
+    pytest.param(lambda v: v.predict(batches(IMAGES - 1), verbose=0), "-0.5", id="predict"),
+    pytest.param(
+        lambda v: v.fit(IMAGES, validation_data=batches(IMAGES - 1), verbose=0),
+        "-0.5",
+        id="validation",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_SETS)
+def test_bad_values_in_a_data_set_stop_at_their_batch(call, message):
+    """They cannot be seen before; no weight may have taken them in."""
+    vae = small_vae()
+    vae.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match=f"^images: expected .*{message}"):
+        call(vae)
+    assert all(np.isfinite(weight).all() for weight in vae.get_weights())
 
 
 def test_pixels_outside_the_unit_interval_are_fine_for_a_normal_likelihood(x):

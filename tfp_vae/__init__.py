@@ -25,10 +25,13 @@ __all__ = [
 
 def _started_as_command() -> bool:
     """Whether this process is the ``tfp-vae`` command, which must answer ``--help`` at once."""
-    program = pathlib.PurePath(sys.argv[0] if sys.argv else "").stem
-    # While `python -m tfp_vae` imports the package, argv[0] is still "-m".
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] if program == "-m" else []
-    return program == "tfp-vae" or module in (["tfp_vae"], ["tfp_vae.cli"])
+    program = pathlib.PurePath(sys.argv[0] if sys.argv else "").name
+    if program != "-m":
+        return program in ("tfp-vae", "tfp-vae.exe")
+    # While `python -m tfp_vae` imports the package, argv[0] is still "-m"; the module, which may
+    # be glued to its flag, is what stands before the other arguments.
+    flag = sys.orig_argv[-len(sys.argv)]
+    return any(flag in (name, f"-m{name}") for name in ("tfp_vae", "tfp_vae.cli"))
 
 
 # Keras finds a class in a saved file only after the class was registered, so a plain

@@ -50,7 +50,12 @@ def stateless_seed(seed: Any, generator: "keras.random.SeedGenerator") -> tf.Ten
         TypeError: `seed` is neither of those.
     """
     if seed is None:
-        return tf.bitcast(tf.cast(generator.next(), tf.uint32), tf.int32)
+        own = tf.bitcast(tf.cast(generator.next(), tf.uint32), tf.int32)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return own
+        # All replicas hold the same generator: without this they would draw the same noise.
+        return tf.random.fold_in(own, replica.replica_id_in_sync_group)
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
         low, high = int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF
         return tf.constant(np.array([high, low], np.uint32).view(np.int32))
@@ -85,20 +90,66 @@ def flatten_leading(tensor: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.
     return flat, tf.shape(tensor)[:-event_ndims]
 
 
+def check_constant(distribution: "tfp.distributions.Distribution") -> None:
+    """Refuse a distribution with variables, which Keras would neither train nor save.
+
+    Raises:
+        ValueError: it holds some.
+    """
+    if distribution.variables:
+        raise ValueError(
+            f"prior: expected a {type(distribution).__name__} of constants, got one that holds "
+            "tf.Variables, which Keras would neither train nor save. Write a subclass of "
+            "tfp_vae.priors.Prior that owns them."
+        )
+
+
+def closed_form_kl(
+    a: "tfp.distributions.Distribution", b: "tfp.distributions.Distribution"
+) -> tf.Tensor:
+    """``KL(a || b)`` by TFP's closed form, in nats: shape `a.batch_shape`.
+
+    Independent normals count as the multivariate normal that they are: TFP has no form for a
+    `tfd.Independent` and a multivariate normal, the pair of its own VAE tutorial.
+
+    Raises:
+        NotImplementedError: there is none for this pair; it is named, with the remedy.
+    """
+    try:
+        return tfp.distributions.kl_divergence(_multivariate(a), _multivariate(b))
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"TFP knows no closed form for the KL of {type(a).__name__} from {type(b).__name__}: "
+            "give use_exact_kl=False for the Monte Carlo KL."
+        ) from error
+
+
+def _multivariate(distribution: "tfp.distributions.Distribution") -> Any:
+    tfd = tfp.distributions
+    if (
+        isinstance(distribution, tfd.Independent)
+        and isinstance(distribution.distribution, tfd.Normal)
+        and distribution.event_shape.rank == 1
+    ):
+        normal = distribution.distribution
+        scale = tf.broadcast_to(normal.scale, normal.batch_shape_tensor())
+        return tfd.MultivariateNormalDiag(normal.loc, scale)
+    return distribution
+
+
 def distribution_to_config(distribution: "tfp.distributions.Distribution") -> dict[str, Any]:
     """Plain data from which `distribution_from_config` makes the same distribution.
 
     Raises:
         ValueError: a parameter (a function, a bijector, a variable) is not plain data.
     """
-    name = type(distribution).__name__.lstrip("_")
-    public = getattr(tfp.distributions, name, None)
-    if not (isinstance(public, type) and isinstance(distribution, tfp.distributions.Distribution)):
-        raise ValueError(f"{name} is not a class of tfp.distributions and cannot be saved.")
-    if distribution.variables:
+    cls = type(distribution)
+    name = cls.__name__.lstrip("_")
+    foreign = not cls.__module__.startswith("tensorflow_probability.")
+    if foreign or not isinstance(getattr(tfp.distributions, name, None), type):
         raise ValueError(
-            f"{name} holds tf.Variables, which a saved model would not restore. Write a subclass "
-            "of tfp_vae.priors.Prior that owns them, or give constants."
+            f"{cls.__name__} is not a class of tfp.distributions and cannot be saved. Write a "
+            "subclass of tfp_vae.priors.Prior."
         )
     parameters = {
         key: _parameter_to_config(f"{name}({key}=...)", value)

@@ -68,7 +68,10 @@ class ImageRecorder(keras.callbacks.Callback):
     def __init__(self, latents: Any = None, *, images: Any = None, seed: int = 0) -> None:
         super().__init__()
         if (latents is None) == (images is None):
-            raise ValueError("ImageRecorder: expected either latents or images, got both or none.")
+            raise ValueError(
+                f"ImageRecorder: expected either latents or images, got "
+                f"{'none' if latents is None else 'both'}."
+            )
         self.latents = latents
         self.images = images
         self.seed = seed

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except (ImportError, OSError, TypeError, ValueError) as error:
         # Keras' messages go on over several lines; the first says what is wrong.
-        print(f"tfp-vae: error: {str(error).splitlines()[0]}", file=sys.stderr)
+        said = str(error) or type(error).__name__
+        print(f"tfp-vae: error: {said.splitlines()[0]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -61,9 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
-    command.add_argument("--images", type=int, help="the first so many test images (default: all)")
     command.add_argument(
-        "--samples", type=int, default=100, help="importance samples for each image (default: 100)"
+        "--images", type=_positive, help="the first so many test images (default: all)"
+    )
+    command.add_argument(
+        "--samples",
+        type=_positive,
+        default=100,
+        help="importance samples for each image (default: 100)",
     )
     command.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
 
@@ -73,10 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument("picture", choices=_PICTURES)
     _add_model(command)
-    _add_data(command)
+    _add_data(command, "for scatter and reconstructions: ")
     command.add_argument("--out", type=pathlib.Path, help="file to write (default: PICTURE.png)")
     command.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return number
 
 
 def _command(commands: Any, name: str, run: Any, text: str, example: str) -> Any:
@@ -95,12 +108,12 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=pathlib.Path, help="file written by VAE.save, .keras")
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_data(command: argparse.ArgumentParser, what_for: str = "") -> None:
     command.add_argument(
         "--dataset",
         default="mnist",
-        help="mnist, fashion_mnist, cifar10, digits, or a path to .npz, .npy or a folder of images "
-        "(default: mnist)",
+        help=f"{what_for}mnist, fashion_mnist, cifar10, digits, or a path to .npz, .npy or a "
+        "folder of images (default: mnist)",
     )
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument(
@@ -170,7 +183,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     }
     for name, values in (("elbo", elbo), ("log_likelihood", log_likelihood)):
         result[name] = float(values.mean())
-        result[f"{name}_standard_error"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+        several = len(values) > 1
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if several else None
+        result[f"{name}_standard_error"] = error
     _print(result, options.json)
 
 

@@ -8,6 +8,8 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfp_vae import _support
+
 __all__ = ["elbo", "importance_weighted_bound", "kl_divergence", "log_weights"]
 
 
@@ -29,7 +31,7 @@ def kl_divergence(
         NotImplementedError: TFP knows no closed form for this pair; give `z`.
     """
     if z is None:
-        return tfd.kl_divergence(posterior, prior)
+        return _support.closed_form_kl(posterior, prior)
     return posterior.log_prob(z) - prior.log_prob(z)
 
 

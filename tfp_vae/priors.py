@@ -60,7 +60,7 @@ class StandardNormal(Prior):
         self.build()
 
     def distribution(self) -> tfd.MultivariateNormalDiag:
-        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim), name="z")
+        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, self.variable_dtype), name="z")
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -79,8 +79,9 @@ class FixedPrior(Prior):
 
     Raises:
         TypeError: not a distribution.
-        ValueError: a batch of distributions, an event that is no vector, float64 where Keras
-            computes in float32; on saving, parameters that are not plain numbers.
+        ValueError: a batch of distributions, an event that is no vector, variables among the
+            parameters, float64 where Keras computes in float32; on saving, parameters that are
+            not plain numbers.
     """
 
     def __init__(self, fixed: tfd.Distribution, **kwargs: Any) -> None:
@@ -97,6 +98,7 @@ class FixedPrior(Prior):
                 f"prior: expected a distribution of {keras.config.floatx()}, got one of "
                 f"{tf.as_dtype(fixed.dtype).name}, which NumPy's numbers are by default."
             )
+        _support.check_constant(fixed)
         super().__init__(**kwargs)
         self.fixed = fixed
         self.build()
@@ -184,13 +186,15 @@ class GaussianMixture(Prior):
 
 
 def get(prior: "Prior | tfd.Distribution") -> Prior:
-    """`prior` itself, or a `FixedPrior` around a `tfd.Distribution`.
+    """`prior` itself, or a `FixedPrior` around a `tfd.Distribution` or what a function returns.
 
     Raises:
         TypeError: neither.
     """
     if isinstance(prior, Prior):
         return prior
+    if callable(prior):
+        prior = prior()
     if isinstance(prior, tfd.Distribution):
         return FixedPrior(prior)
     raise TypeError(
@@ -210,7 +214,7 @@ def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int
         probabilities: numbers in (0, 1).
         seed: integer seed of the draws.
     """
-    probabilities = np.asarray(probabilities, np.float32)
+    probabilities = np.asarray(probabilities, tf.as_dtype(prior.dtype).as_numpy_dtype)
     if isinstance(prior, tfd.Independent):
         marginals = prior.distribution
     elif isinstance(prior, tfd.MultivariateNormalLinearOperator):

@@ -5,7 +5,7 @@ moves over by changing its imports. What differs: the layers are Keras 3, they s
 constructor arguments instead of pickled code, and the KL regularizer counts once.
 """
 
-from tfp_vae.layers.base import DistributionLambda, restored_leading_shape
+from tfp_vae.layers.base import DistributionLambda
 from tfp_vae.layers.distributions import (
     IndependentBernoulli,
     IndependentContinuousBernoulli,
@@ -23,5 +23,4 @@ __all__ = [
     "KLDivergenceRegularizer",
     "MultivariateNormalDiag",
     "MultivariateNormalTriL",
-    "restored_leading_shape",
 ]

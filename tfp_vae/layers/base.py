@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,8 +82,13 @@ def _make_convertible(
     distribution: tfd.Distribution, to_tensor: Callable[[tfd.Distribution], tf.Tensor]
 ) -> None:
     """Let TensorFlow and Keras turn this one object into a tensor."""
+    itself = weakref.ref(distribution)  # no cycle, which only the garbage collector would free
+
+    def as_array(dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(to_tensor(itself()), dtype)
+
     # Keras tries the conversion on anything that has `__array__`.
-    distribution.__array__ = lambda dtype=None: np.asarray(to_tensor(distribution), dtype)
+    distribution.__array__ = as_array
     setattr(distribution, _TO_TENSOR, to_tensor)
 
 

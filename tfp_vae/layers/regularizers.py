@@ -20,8 +20,9 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
 
     where the KL is TFP's closed form, or the mean of ``log q(z|x) - log p(z)`` over
     ``num_samples`` draws of ``z ~ q(z|x)`` (Kingma & Welling 2014, arXiv:1312.6114, eq. 3 and
-    appendix B). Inside a `tfp_vae.VAE` the model reads these settings and adds the term itself,
-    so that it counts once there too.
+    appendix B). Inside a `tfp_vae.VAE` the model takes the prior, the kind and the weight from here
+    and adds the term itself, so that it counts once there too; its Monte Carlo KL is that of the
+    one draw that is decoded, whatever `num_samples`.
 
     Args:
         distribution_b: the prior: a layer of `tfp_vae.priors`, a `tfd.Distribution`, or a
@@ -60,6 +61,8 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
                 "distribution_b: expected a tfp_vae.priors layer, a tfd.Distribution or a "
                 f"function that returns one, got {type(distribution_b).__name__}."
             )
+        if isinstance(distribution_b, tfd.Distribution):
+            _support.check_constant(distribution_b)
         if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"weight: expected a finite number of at least 0, got {weight!r}.")
         self.distribution_b = distribution_b
@@ -79,7 +82,7 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
         """``KL(posterior || prior)`` for each image, in nats: shape `posterior.batch_shape`."""
         prior = self.prior()
         if self.use_exact_kl:
-            return tfd.kl_divergence(posterior, prior)
+            return _support.closed_form_kl(posterior, prior)
         seed = _support.stateless_seed(None, self.seed_generator)
         z = posterior.sample(self.num_samples, seed=seed)
         return tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), 0)

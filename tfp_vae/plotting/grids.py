@@ -148,7 +148,7 @@ def interpolation(
     """
     check_model(vae)
     images = np.asarray(vae.interpolate(a, b, steps))
-    images = images.reshape(-1, *images.shape[-len(vae.decoder.output_shape[1:]) :])
+    images = images.reshape(-1, *images.shape[-len(vae.image_shape) :])
     labels = [f"{100 * t:.0f}%" for t in np.linspace(0, 1, steps)]
     return image_grid(images, columns=steps, title=title, column_labels=labels)
 

@@ -1,11 +1,18 @@
-"""What a `VAE` refuses as images, in words, before it costs any time."""
+"""What a `VAE` refuses as images, in words."""
 
+import contextlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_vae.vae.parts import Shape
+
+_NOT_FINITE = "images: expected finite pixels, got NaN or infinity among them."
+_OUTSIDE = "images: expected pixels in [0, 1]"
+_REMEDY = "Divide 8-bit images by 255."
 
 
 def check_specification(x: Any, image_shape: Shape | None) -> None:
@@ -44,19 +51,16 @@ def check_values(x: Any, unit_interval: bool) -> None:
         raise ValueError(f"images: expected at least one, got the shape {x.shape}.")
     low, high = float(x.min()), float(x.max())  # NaN goes through both
     if not np.isfinite([low, high]).all():
-        raise ValueError("images: expected finite pixels, got NaN or infinity among them.")
+        raise ValueError(_NOT_FINITE)
     if unit_interval and (low < 0 or high > 1):
-        raise ValueError(
-            f"images: expected pixels in [0, 1], got values from {low:g} to {high:g}. "
-            "Divide 8-bit images by 255."
-        )
+        raise ValueError(f"{_OUTSIDE}, got values from {low:g} to {high:g}. {_REMEDY}")
 
 
 def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: bool) -> None:
     """Look through training or test data before the first step.
 
     Arrays are read; of a `tf.data.Dataset` only the element's specification is, since reading it
-    could take as long as an epoch.
+    could take as long as an epoch: see `guarded`.
 
     Raises:
         ValueError: as `check_specification` and `check_values`, or an empty data set.
@@ -71,3 +75,43 @@ def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: b
     elif hasattr(data, "shape") and hasattr(data, "dtype"):
         check_specification(data, image_shape)
         check_values(data, unit_interval)
+
+
+def guarded(data: Any, unit_interval: bool) -> Any:
+    """`data`, if it is a `tf.data.Dataset`, with each batch looked through as it comes by.
+
+    The look is part of the pipeline, which works beside the training steps. Others are returned
+    as they are.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return data
+
+    def look(*element: Any) -> Any:
+        x, *rest = element
+        checks = [tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(x)), [_NOT_FINITE])]
+        if unit_interval:
+            inside = tf.reduce_all((x >= 0) & (x <= 1))
+            got = [_OUTSIDE + ", got values from", tf.reduce_min(x), "to", tf.reduce_max(x)]
+            checks.append(tf.debugging.Assert(inside, [*got, _REMEDY]))
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            x = tf.identity(x)
+        return (x, *rest) if rest else x
+
+    return data.map(look)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """TensorFlow's account of a failed look as the one sentence that matters.
+
+    Raises:
+        ValueError: instead of the `tf.errors.InvalidArgumentError` of `guarded`.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        # TensorFlow prints the parts of a failed assertion as "[one] [another]".
+        said = re.search(r"assertion failed: \[(images: .*)\]$", str(error), re.MULTILINE)
+        if said is None:
+            raise
+        raise ValueError(said.group(1).replace("] [", " ")) from error

@@ -76,12 +76,8 @@ class VAE(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.decoder = decoder
-        regularizer = parts.regularizer(encoder)
         self.prior = parts.one_prior(prior, encoder)
-        self.kl_weight = 1.0 if regularizer is None else regularizer.weight
-        if use_exact_kl is None:
-            use_exact_kl = True if regularizer is None else regularizer.use_exact_kl
-        self.use_exact_kl = bool(use_exact_kl)
+        self._use_exact_kl = use_exact_kl
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.elbo_tracker = keras.metrics.Mean(name="elbo")
@@ -177,7 +173,7 @@ class VAE(keras.Model):
         ``log (1/S) sum_s p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``, ``S = num_samples``
         (Burda et al. 2016, arXiv:1509.00519, eq. 8): in expectation a lower bound, which rises to
         ``log p(x)`` with ``S``. Memory does not grow with ``B`` or ``S``: images and samples are
-        worked off in pieces.
+        worked off in pieces. Inside a `tf.function` samples are, images are not.
 
         Args:
             x: images, shape (B, height, width, channels).
@@ -246,7 +242,7 @@ class VAE(keras.Model):
                 "interpolate: expected as many images in `a` as in `b`, got the shapes "
                 f"{np.shape(a)} and {np.shape(b)}."
             )
-        t = tf.linspace(0.0, 1.0, steps)[:, tf.newaxis]
+        t = tf.cast(tf.linspace(0.0, 1.0, steps), start.dtype)[:, tf.newaxis]
         start, end = start[..., tf.newaxis, :], end[..., tf.newaxis, :]
         between = self.decode(start + t * (end - start)).mean()
         return between[0] if one else between
@@ -269,8 +265,9 @@ class VAE(keras.Model):
             jit_compile: "auto" turns XLA on where TensorFlow sees a GPU and off on a CPU, where
                 it made the convolutional networks here slower; `True` and `False` say so.
             steps_per_execution: batches worked off between two returns to Python, and so between
-                two calls of a callback's ``on_train_batch_end``: 10 by default, 1 where
-                `run_eagerly` is on.
+                two calls of a callback's ``on_train_batch_end``. By default 10; and 1 where Keras
+                would miscount with more (a given number of steps), under a `tf.distribute`
+                strategy, and where `run_eagerly` is on.
             run_eagerly: as in `keras.Model.compile`.
             **kwargs: of `keras.Model.compile`, without `loss` and `metrics`.
 
@@ -286,16 +283,40 @@ class VAE(keras.Model):
         chosen = jit_compile
         if jit_compile == "auto":
             chosen = bool(tf.config.list_physical_devices("GPU"))
-        if steps_per_execution is None:
-            steps_per_execution = 1 if run_eagerly else _STEPS_PER_EXECUTION
-        options = {
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=chosen,
+            steps_per_execution=steps_per_execution or 1,
+            run_eagerly=run_eagerly,
+            **kwargs,
+        )
+        # What was asked for, not what this machine chose: another may load the model.
+        self._compile_options = {
+            "jit_compile": jit_compile,
             "steps_per_execution": steps_per_execution,
             "run_eagerly": run_eagerly,
             **kwargs,
         }
-        super().compile(optimizer=optimizer, jit_compile=chosen, **options)
-        # What was asked for, not what this machine chose: another may load the model.
-        self._compile_options = {"jit_compile": jit_compile, **options}
+
+    def _choose_steps_per_execution(self, options: dict[str, Any]) -> None:
+        """Set it for one call of `fit` or `evaluate`, unless `compile` was told a number."""
+        if not self.compiled or self._compile_options["steps_per_execution"] is not None:
+            return
+        counted = any(
+            options.get(name) is not None
+            for name in ("steps_per_epoch", "validation_steps", "steps")
+        )
+        # The model's strategy is that of its making, which the default one of here is not.
+        distributed = (
+            tf.distribute.has_strategy()
+            or self.distribute_strategy is not tf.distribute.get_strategy()
+        )
+        plain = not (counted or distributed or self.run_eagerly)
+        chosen = _STEPS_PER_EXECUTION if plain else 1
+        if self.steps_per_execution != chosen:
+            self.steps_per_execution: int = chosen
+            # Keras builds these with the number in them, and builds them anew if there are none.
+            self.train_function = self.test_function = None
 
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
@@ -332,45 +353,70 @@ class VAE(keras.Model):
         # Keras' steps expect it divided by the replicas, whose gradients they then sum.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
 
-        Arrays are looked through before the first step, data sets by their element's
-        specification.
+        Arrays are looked through before the first step; a data set's type and shape are, and its
+        values batch by batch as they come, before the step that would have used them.
 
         Args:
             x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
-                them, alone or with anything else.
+                them; or a tuple of images and anything else.
             y: not used.
+            batch_size: images in a batch, of arrays; 32 by default.
+            epochs: number of passes.
             **kwargs: of `keras.Model.fit`.
 
         Raises:
             ValueError: no images, images of another shape or type, NaN, or pixels that the
                 likelihood excludes.
         """
-        self._check_data("x", x)
-        if kwargs.get("validation_data") is not None:
-            self._check_data("validation_data", kwargs["validation_data"])
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default, which a data set cannot follow.
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, y, **progress.with_progress_bar(kwargs))
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
+        x = self._checked("x", x)
+        if isinstance(x, tuple):
+            x, y = x[0], None
+        kwargs.update(batch_size=batch_size, epochs=epochs)
+        self._choose_steps_per_execution(kwargs)
+        with images.plain_errors():
+            return super().fit(x, y, **progress.with_progress_bar(kwargs))
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
         """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats.
 
         Arguments and errors as in `fit`.
         """
-        self._check_data("x", x)
-        return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
+        x = self._checked("x", x)
+        if isinstance(x, tuple):
+            x, y = x[0], None
+        kwargs.update(batch_size=batch_size)
+        if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has chosen already
+            self._choose_steps_per_execution(kwargs)
+        with images.plain_errors():
+            return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
 
-    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
         """The reconstructions of `reconstruct` as an array, shape (N, height, width, channels).
 
         Arguments and errors as in `fit`.
         """
-        self._check_data("x", x)
-        return super().predict(x, **progress.with_progress_bar(kwargs))
+        x = self._checked("x", x)
+        if isinstance(x, tuple):
+            x = x[0]
+        with images.plain_errors():
+            return super().predict(x, batch_size, **progress.with_progress_bar(kwargs))
 
     def predict_step(self, data: Any) -> tf.Tensor:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -390,7 +436,7 @@ class VAE(keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
             "prior": None if shared else keras.saving.serialize_keras_object(self.prior),
-            "use_exact_kl": self.use_exact_kl,
+            "use_exact_kl": self._use_exact_kl,
             "seed": self.seed,
         }
 
@@ -401,10 +447,10 @@ class VAE(keras.Model):
 
     def load_own_variables(self, store: Any) -> None:
         # A store is read like a dictionary, but it cannot be iterated over.
-        names = set(store.keys()) - {"seed_state"}
-        own = {name: store[name] for name in sorted(names, key=int)}
-        super().load_own_variables(own)
-        self.seed_generator.state.assign(np.asarray(store["seed_state"]))
+        names = set(store.keys())
+        super().load_own_variables({name: store[name] for name in names - {"seed_state"}})
+        if "seed_state" in names:
+            self.seed_generator.state.assign(np.asarray(store["seed_state"]))
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "VAE":
@@ -419,6 +465,19 @@ class VAE(keras.Model):
     # ------------------------------------------------------------------ shapes and data
 
     @property
+    def kl_weight(self) -> float:
+        """The factor of the KL in the loss: that of the encoder's regularizer, else 1."""
+        regularizer = parts.regularizer(self.encoder)
+        return 1.0 if regularizer is None else regularizer.weight
+
+    @property
+    def use_exact_kl(self) -> bool:
+        """Whether the KL is TFP's closed form or the Monte Carlo value at the decoded draw."""
+        regularizer = parts.regularizer(self.encoder)
+        default = True if regularizer is None else regularizer.use_exact_kl
+        return default if self._use_exact_kl is None else bool(self._use_exact_kl)
+
+    @property
     def latent_dim(self) -> int:
         """The number ``d`` of latent dimensions."""
         return self.prior.event_shape[0]
@@ -428,8 +487,9 @@ class VAE(keras.Model):
         """(height, width, channels) of one image; `None` where neither part declares it."""
         return parts.image_shape(self.encoder, self.decoder)
 
-    def _check_data(self, name: str, data: Any) -> None:
+    def _checked(self, name: str, data: Any) -> Any:
         images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)
+        return images.guarded(data, self._pixels_in_unit_interval)
 
     def _images(self, x: Any) -> tf.Tensor:
         """`x` as a tensor, looked through where its values are at hand."""
@@ -457,15 +517,25 @@ class VAE(keras.Model):
         The model adds the KL itself, image by image, so that sample weights and the logs can use
         it and an objective of another form need not receive it.
         """
-        kl_terms = {id(loss) for loss in getattr(parts.posterior_layer(self.encoder), "losses", ())}
-        return [loss for loss in self.losses if id(loss) not in kl_terms]
+        if parts.regularizer(self.encoder) is None:
+            return self.losses
+        of_posterior = getattr(parts.posterior_layer(self.encoder), "losses", [])
+        # By identity, with both lists alive; what weight regularizers ask for is made anew by
+        # each look at `losses`, and so is never among them.
+        return [loss for loss in self.losses if all(loss is not kl for kl in of_posterior)]
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
     ) -> tf.Tensor:
         num_samples = _support.check_positive_int("num_samples", num_samples)
         seed = _support.stateless_seed(seed, self.seed_generator)
-        return chunks.over_images(reduce, self._images(x), num_samples, seed, verbose)
+        x = self._images(x)
+        if self.image_shape and x.shape.rank != len(self.image_shape) + 1:
+            raise ValueError(
+                f"images: expected the shape (batch, {', '.join(map(str, self.image_shape))}), got "
+                f"{tuple(x.shape)}."
+            )
+        return chunks.over_images(reduce, x, num_samples, seed, verbose)
 
     @tf.function(reduce_retracing=True)
     def _elbo_of_piece(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support, layers, priors
+from tfp_vae.layers.base import restored_leading_shape
 
 Shape = tuple[int | None, ...]
 
@@ -118,7 +119,7 @@ def call(
         ValueError: a distribution of another batch or event shape.
     """
     flat, lead = _support.flatten_leading(inputs, event_ndims)
-    with layers.restored_leading_shape(lead):
+    with restored_leading_shape(lead):
         distribution = part(flat, training=training)
     if not isinstance(distribution, tfd.Distribution):
         raise TypeError(
