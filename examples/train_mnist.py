@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", help="folder to look for the data set in first")
     parser.add_argument("--epochs", type=positive, help="by default 3,000 steps, rounded up")
     parser.add_argument("--batch-size", type=positive, default=100)
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="the highest one")
+    parser.add_argument("--learning-rate", type=rate, default=3e-3, help="the highest one")
     parser.add_argument("--latent-dim", type=positive, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="folder to write (default: runs/DATASET)")
@@ -46,6 +46,13 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return number
+
+
+def rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
     return number
 
 
@@ -177,7 +184,8 @@ def main() -> None:
         f"{data.name}: test ELBO {metrics['test_elbo']:.2f} nats, log p(x) "
         f"{metrics['log_likelihood']:.2f} ± {error:.2f} nats, {sum(report.seconds):.0f} s of "
         "training\n"
-        f"written to {out.resolve()}: {', '.join(sorted(path.name for path in out.iterdir()))}"
+        f"written to {out.resolve()}: model.keras, history.csv, metrics.json, training.gif, "
+        + ", ".join(f"{name}.png" for name in figures)
     )
 
 
