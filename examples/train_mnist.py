@@ -80,7 +80,7 @@ def main() -> None:
     for warning in caught:
         print(f"NOTE: {warning.message}", file=sys.stderr)
     out = writable(args.out or pathlib.Path("runs") / data.name)
-    print(f"data: {data.name}, from {data.source}", flush=True)
+    print(f"data: {data.name}: {data.source}", flush=True)
     x_test = datasets.binarize(data.x_test, "threshold")
     train = datasets.pipeline(
         data.x_train, batch_size=args.batch_size, binarization="threshold", seed=args.seed

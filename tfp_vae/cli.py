@@ -143,7 +143,7 @@ def _test_images(options: argparse.Namespace) -> tuple[Any, Any]:
     from tfp_vae import datasets
 
     data = datasets.load(options.dataset, options.data_dir)
-    print(f"data: {data.name}, from {data.source}", file=sys.stderr)
+    print(f"data: {data.name}: {data.source}", file=sys.stderr)
     return data, datasets.binarize(data.x_test, options.binarization, seed=options.seed)
 
 
