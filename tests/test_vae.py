@@ -264,9 +264,17 @@ def test_sample_weights_weigh_whole_images(x):
     vae.compile(keras.optimizers.SGD(0.0))
     weights = np.zeros(20, "float32")
     weights[:5] = 1
-    logs = vae.evaluate(x, x, sample_weight=weights, batch_size=20, return_dict=True, verbose=0)
-    assert logs["kl"] == pytest.approx(numpy_kl(vae, x[:5]).mean(), rel=1e-5)
-    assert logs["loss"] == pytest.approx(-logs["elbo"] * 5 / 20, rel=1e-4)
+    for data in ((x,), (x, x)):
+        logs = vae.evaluate(
+            *data, sample_weight=weights, batch_size=20, return_dict=True, verbose=0
+        )
+        assert logs["kl"] == pytest.approx(numpy_kl(vae, x[:5]).mean(), rel=1e-5)
+        assert logs["loss"] == pytest.approx(-logs["elbo"] * 5 / 20, rel=1e-4)
+    before = vae.get_weights()
+    vae.compile(keras.optimizers.SGD(1.0))
+    vae.fit(x, sample_weight=0 * weights, verbose=0)
+    for a, b in zip(before, vae.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_training_step_follows_the_gradient_of_the_mean_elbo(x):

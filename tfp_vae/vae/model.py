@@ -386,6 +386,12 @@ class VAE(keras.Model):
         x = self._checked("x", x)
         if isinstance(x, tuple):
             x, y = x[0], None
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "class_weight: expected none, since labels are not used; give sample_weight."
+            )
+        if kwargs.get("sample_weight") is not None and y is None:
+            y = x  # without targets Keras drops the weights
         kwargs.update(batch_size=batch_size, epochs=epochs)
         self._choose_steps_per_execution(kwargs)
         with images.plain_errors():
@@ -401,6 +407,8 @@ class VAE(keras.Model):
         x = self._checked("x", x)
         if isinstance(x, tuple):
             x, y = x[0], None
+        if kwargs.get("sample_weight") is not None and y is None:
+            y = x  # without targets Keras drops the weights
         kwargs.update(batch_size=batch_size)
         if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has chosen already
             self._choose_steps_per_execution(kwargs)
