@@ -47,12 +47,3 @@ def fresh_process(tmp_path):
         return done.stdout
 
     return run
-
-
-@pytest.fixture
-def mnist_dir() -> pathlib.Path:
-    """The folder that holds the real MNIST."""
-    directory = os.environ.get("TFP_VAE_DATA_DIR", "")
-    if not directory or not (pathlib.Path(directory) / "mnist.npz").is_file():
-        pytest.skip("needs MNIST: set TFP_VAE_DATA_DIR to a folder with mnist.npz")
-    return pathlib.Path(directory)
