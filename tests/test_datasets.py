@@ -240,7 +240,7 @@ def test_idx_files_of_the_other_set_are_not_taken(tmp_path, name, balanced, foun
     write_idx(tmp_path / "data", content)
     assert bool(datasets.available(tmp_path / "data")[name]) == found
     if not found:
-        with pytest.raises(DatasetError, match="IDX files of another set"):
+        with pytest.raises(DatasetError, match="holds IDX files of (Fashion-)?MNIST or a set like"):
             datasets.load(name, tmp_path / "data", download=False)
     # In a folder of the set's name, the name is believed.
     write_idx(tmp_path / "data" / name, content)
@@ -253,6 +253,33 @@ def test_own_subfolder_comes_before_files_that_could_be_either(tmp_path):
     write_idx(tmp_path / "data" / "fashion-mnist", below)
     assert_holds(datasets.load("fashion_mnist", tmp_path / "data"), below)
     assert_holds(datasets.load("mnist", tmp_path / "data"), direct)
+
+
+def test_small_idx_files_without_a_name_are_said_to_be_believed(tmp_path):
+    for folder in ("data", "fashion-mnist"):
+        write_idx(tmp_path / folder, GOOD)
+    believed = datasets.load("mnist", tmp_path / "data")
+    assert "(believed to be MNIST)" in believed.source
+    named = datasets.load("fashion_mnist", tmp_path / "fashion-mnist")
+    assert "believed" not in named.source
+    with pytest.raises(DatasetError, match="holds IDX files of Fashion-MNIST"):
+        datasets.load("mnist", tmp_path / "fashion-mnist", download=False)
+
+
+def test_place_that_is_passed_over_is_said(tmp_path, monkeypatch):
+    write_npz(tmp_path / "keras" / "datasets" / "mnist.npz", GOOD)
+    write_idx(tmp_path / "half", GOOD)
+    (tmp_path / "half" / IDX_NAMES["y_test"]).unlink()
+    (tmp_path / "half" / IDX_NAMES["x_test"]).write_bytes(b"damaged")
+    monkeypatch.setenv("TFP_VAE_DATA_DIR", str(tmp_path / "absent"))
+    with pytest.warns(UserWarning, match="MNIST is taken from .*mnist.npz, not from ") as caught:
+        assert_holds(datasets.load("mnist", tmp_path / "half"), GOOD)
+    (warning,) = caught
+    for part in ("half holds t10k-images", "but not t10k-labels", "absent (no such folder)"):
+        assert part in str(warning.message)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("TFP_VAE_DATA_DIR", str(tmp_path / "empty"))
+    datasets.load("mnist")  # a folder of other things is no one's mistake: no warning
 
 
 def test_order_of_places(tmp_path, monkeypatch):
@@ -552,7 +579,8 @@ def test_download_is_kept_and_not_repeated(server, tmp_path, monkeypatch, name, 
     server.files = served(name, content)
     _serve_from(monkeypatch, server.base, checksums(server.files, algorithm))
     before = socket.getdefaulttimeout()
-    data = datasets.load(name, tmp_path / "absent", timeout=5)
+    (tmp_path / "empty").mkdir()
+    data = datasets.load(name, tmp_path / "empty", timeout=5)
     assert_holds(data, content, channels=3 if name == "cifar10" else 1)
     assert "(downloaded)" in data.source
     assert sorted(server.asked) == sorted(server.files)
@@ -607,11 +635,14 @@ def test_download_goes_on_where_it_stopped(server, tmp_path, monkeypatch):
 
 def test_absent_file_on_the_server(server, monkeypatch, tmp_path):
     _serve_from(monkeypatch, server.base, {})
+    monkeypatch.setenv("TFP_VAE_DATA_DIR", str(tmp_path / "absent"))
+    (tmp_path / "mine").mkdir()
     with pytest.raises(DatasetError, match="404") as caught:
         datasets.load("mnist", tmp_path / "mine", timeout=5)
     message = str(caught.value)
     for part in (
-        f"data_dir {tmp_path / 'mine'} (no such folder)",
+        f"data_dir {tmp_path / 'mine'}; ",
+        f"$TFP_VAE_DATA_DIR {tmp_path / 'absent'} (no such folder)",
         f"Keras' cache {tmp_path / 'keras' / 'datasets'}",
         "Set TFP_VAE_DATA_DIR to a folder that holds mnist.npz or the IDX files",
         "'digits'",
@@ -733,6 +764,7 @@ BAD_CALLS = [
     ("absent-path", {"name": "there/is.npz"}, "expected a file or folder, got nothing"),
     ("other-file", {"name": __file__}, "expected a .npz or .npy file .* ending in '.py'"),
     ("file-as-folder", {"data_dir": __file__}, "data_dir: expected a folder, got the file"),
+    ("absent-folder", {"data_dir": "not/there"}, "data_dir: expected a folder, got not/there"),
     ("timeout", {"timeout": 0}, "timeout: expected seconds above 0, got 0"),
     ("timeout-nan", {"timeout": float("nan")}, "timeout: expected seconds above 0, got nan"),
     ("fraction", {"test_fraction": 1}, r"test_fraction: expected a number in \[0, 1\), got 1"),
@@ -846,7 +878,8 @@ ONES = np.ones((4, 3, 3), np.float32)
 OWN_FAILURES = [
     ("above-one", {"x_train": ONES * 2}, r"expected pixels in \[0, 1\], got values from 2 to 2"),
     ("below-zero", {"x_train": ONES - 2}, r"expected pixels in \[0, 1\], got values from -1 to -1"),
-    ("nan", {"x_train": np.where(np.eye(3), np.nan, ONES)}, r"in \[0, 1\], got 12 NaN"),
+    ("nan", {"x_train": np.where(np.eye(3), np.nan, ONES)}, r"in \[0, 1\], got 12 NaN\.$"),
+    ("channels-first", {"x_train": np.ones((4, 1, 9, 9))}, "looks like .N, channels, height"),
     ("infinite", {"x_train": ONES * np.inf}, r"in \[0, 1\], got values from inf to inf"),
     ("integers", {"x_train": np.ones((4, 3, 3), int)}, "uint8 in 0..255 or floats .*, got int64"),
     ("binary-uint8", {"x_train": ONES.astype(np.uint8)}, "in 0..255, got none above 1"),
@@ -933,6 +966,26 @@ def test_folder_read_as_grey(tmp_path):
     data = datasets.load(tmp_path, grayscale=True, test_fraction=0)
     luma = pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, which Pillow documents
     np.testing.assert_allclose(data.x_train[0, ..., 0] * 255, luma, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA"])
+def test_folder_of_grey_images_is_grey(tmp_path, mode):
+    for index in range(2):
+        Image.new(mode, (4, 5), 1 if mode == "1" else 255).save(tmp_path / f"{index}.png")
+    data = datasets.load(tmp_path, test_fraction=0)
+    np.testing.assert_array_equal(data.x_train, np.ones((2, 5, 4, 1)))
+    assert ("alpha channel left out of 2" in data.source) == (mode == "LA")
+    assert datasets.load(tmp_path, grayscale=False, test_fraction=0).image_shape == (5, 4, 3)
+    write_png(tmp_path / "colour.png")
+    assert datasets.load(tmp_path, test_fraction=0).image_shape == (5, 4, 3)
+
+
+def test_alpha_channel_that_is_left_out_is_said(tmp_path):
+    write_png(tmp_path / "a.png")
+    Image.new("RGBA", (4, 5), (255, 0, 0, 0)).save(tmp_path / "b.png")
+    data = datasets.load(tmp_path, test_fraction=0)
+    assert "alpha channel left out of 1" in data.source
+    np.testing.assert_array_equal(data.x_train[1, 0, 0], [1, 0, 0])
 
 
 def test_folder_resized_to_height_and_width(tmp_path):

@@ -65,13 +65,13 @@ def check_unit_interval(where: str, images: np.ndarray) -> None:
     if low >= 0 and high <= 1:
         return
     if np.isnan(low) or np.isnan(high):
-        got = f"{np.count_nonzero(np.isnan(images)):,} NaN"
+        got = f"{np.count_nonzero(np.isnan(images)):,} NaN."
     else:
-        got = f"values from {low:g} to {high:g}"
-    raise DatasetError(
-        f"{where}: expected pixels in [0, 1], got {got}. Divide 8-bit pixels by 255, or keep them "
-        "as uint8 in the file."
-    )
+        got = (
+            f"values from {low:g} to {high:g}. Divide 8-bit pixels by 255, or keep them as uint8 "
+            "in the file."
+        )
+    raise DatasetError(f"{where}: expected pixels in [0, 1], got {got}")
 
 
 def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
         images: uint8 or float, shape (N, height, width) or (N, height, width, channels).
 
     Raises:
-        DatasetError: another rank or dtype, no images, or pixels outside [0, 1].
+        DatasetError: another rank or dtype, channels first, no images, or pixels outside [0, 1].
     """
     if images.ndim not in (3, 4):
         raise DatasetError(
@@ -93,6 +93,11 @@ def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
         raise DatasetError(f"{where}: expected at least one image, got shape {images.shape}.")
     if images.ndim == 3:
         images = images[..., np.newaxis]
+    if images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise DatasetError(
+            f"{where}: expected shape (N, height, width, channels), got {images.shape}, which "
+            "looks like (N, channels, height, width). Turn it with numpy.moveaxis(images, 1, -1)."
+        )
     if images.dtype == np.uint8:
         # Divided, not multiplied by 1/255: white must be 1 exactly.
         return np.divide(images, 255, dtype=np.float32)

@@ -35,21 +35,23 @@ def load(
     test_fraction: float = 0.1,
     seed: int = 0,
     image_size: Sequence[int] | None = None,
-    grayscale: bool = False,
+    grayscale: bool | None = None,
 ) -> ImageData:
     """Images in [0, 1] of a named set or of your own files.
 
     "mnist" (LeCun et al. 1998), "fashion_mnist" (Xiao et al. 2017) and "cifar10" (Krizhevsky
     2009) are looked for in `data_dir`, then in the folder that the environment variable
     TFP_VAE_DATA_DIR names, then in Keras' cache; what is in none of them is downloaded into that
-    cache by `keras.utils.get_file`, with a checksum. A folder may hold, directly or in a
+    cache by `keras.utils.get_file`, with a checksum. A warning says which place was passed over
+    because its folder is not there or its set is not whole. A folder may hold, directly or in a
     subfolder of the set's name:
 
     - ``mnist.npz``, ``fashion_mnist.npz`` or ``cifar10.npz`` in Keras' layout (`x_train`,
       `y_train`, `x_test`, `y_test`, uint8);
     - the four IDX files of MNIST or Fashion-MNIST (``train-images-idx3-ubyte`` and so on), plain
-      or gzipped. Both sets name them alike: lying in no subfolder, full-size ones are told apart
-      by their number of labels of each class;
+      or gzipped. Both sets name them alike: lying in no folder of a set's name, full-size ones are
+      told apart by their number of labels of each class; of others the `source` says that they
+      were believed;
     - CIFAR-10's binary version: ``cifar-10-batches-bin`` or ``cifar-10-binary.tar.gz``.
 
     "digits" needs no file: scikit-learn's 1,797 scans of 8×8 pixels (Alpaydin and Kaynak 1998),
@@ -64,7 +66,7 @@ def load(
     all but `x_train` may be missing, or a folder of png, jpg or bmp images with one subfolder for
     each class or with none. Arrays are uint8 or floats in [0, 1], of shape (N, height, width) or
     (N, height, width, channels). Images are turned as their EXIF tag says, and lose their alpha
-    channel.
+    channel, which the `source` then says.
 
     Args:
         name: "mnist", "fashion_mnist", "cifar10", "digits", "auto" or a path.
@@ -75,15 +77,16 @@ def load(
             [0, 1). At least one image, unless 0.
         seed: of that split, an integer of at least 0.
         image_size: (height, width) to which a folder's images are resized (bicubic).
-        grayscale: whether a folder's images are read as grey, (height, width, 1), instead of
-            red, green and blue.
+        grayscale: whether a folder's images are read as grey, (height, width, 1), or as red,
+            green and blue; by default as grey where all of them are.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        DatasetError: an unknown name; nothing found and no download; a damaged or foreign file,
-            which is named and never skipped; or images that cannot be used together.
+        DatasetError: an unknown name; a `data_dir` that is not there; nothing found and no
+            download; a damaged or foreign file, which is named and never skipped; or images that
+            cannot be used together.
 
     Example:
         >>> from tfp_vae import datasets
@@ -95,7 +98,7 @@ def load(
     known = _known_name(name)
     if known is None:
         return _load_path(pathlib.Path(name), test_fraction, seed, image_size, grayscale)
-    if image_size is not None or grayscale:
+    if image_size is not None or grayscale is not None:
         raise DatasetError(
             f"image_size and grayscale: expected a folder of images to use them on, got {name!r}."
         )
@@ -118,7 +121,7 @@ def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
         The four names, each with a path ("scikit-learn" for digits), or "" where there is none.
 
     Raises:
-        DatasetError: `data_dir` or TFP_VAE_DATA_DIR is a file.
+        DatasetError: `data_dir` is not there, or it or TFP_VAE_DATA_DIR is a file.
     """
     places.folders(data_dir)
     found = {}
@@ -165,7 +168,7 @@ def _load_path(
     test_fraction: float,
     seed: int,
     image_size: Sequence[int] | None,
-    grayscale: bool,
+    grayscale: bool | None,
 ) -> ImageData:
     path = path.expanduser()
     if path.is_dir():
@@ -183,7 +186,7 @@ def _load_path(
             f"{path}: expected a .npz or .npy file or a folder of images, got a file ending in "
             f"{path.suffix!r}."
         )
-    if image_size is not None or grayscale:
+    if image_size is not None or grayscale is not None:
         raise DatasetError(
             f"image_size and grayscale: expected a folder of images to use them on, got {path}."
         )
@@ -210,14 +213,23 @@ def _load_named(
     name: str, data_dir: str | os.PathLike[str] | None, download: bool, timeout: float
 ) -> ImageData:
     found, looked = places.search(name, data_dir)
-    origin = ""
+    origin = found.remark if found else "downloaded"
     if found is None:
         found = _download(name, looked, download, timeout)
-        origin = " (downloaded)"
-    return _checked(name, found, origin)
+    # The cache fills by itself: what it lacks is no one's mistake.
+    passed_over = [str(place) for place in looked if place.notes and place.label != places.CACHE]
+    if passed_over:
+        warnings.warn(
+            f"{places.NAMED[name].title} is taken from {found.where}, not from "
+            f"{'; '.join(passed_over)}.",
+            stacklevel=3,
+        )
+    return _checked(name, found, f" ({origin})" if origin else "")
 
 
-def _download(name: str, looked: list[str], download: bool, timeout: float) -> places.Found:
+def _download(
+    name: str, looked: list[places.Looked], download: bool, timeout: float
+) -> places.Found:
     about = places.NAMED[name]
     problem = "Downloading was turned off."
     if download:
@@ -229,7 +241,7 @@ def _download(name: str, looked: list[str], download: bool, timeout: float) -> p
     if name == "cifar10":
         hint = "cifar10.npz or cifar-10-binary.tar.gz"
     raise AbsentError(
-        f"{about.title} was not found in {'; '.join(looked)}. {problem} Set "
+        f"{about.title} was not found in {'; '.join(map(str, looked))}. {problem} Set "
         f"{places.DATA_DIR_VARIABLE} to a folder that holds {hint}, or take the data set "
         "'digits', which needs no file."
     )

@@ -1,7 +1,9 @@
 """The user's own arrays and image folders, and the digits embedded in scikit-learn."""
 
+import contextlib
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from tfp_vae.datasets import files
 from tfp_vae.datasets.common import DatasetError, ImageData, counts, to_labels, to_unit_images
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_GREY = ("1", "L", "LA", "La")  # modes of Pillow
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 # ---------------------------------------------------------------------- digits
@@ -142,7 +146,7 @@ def _not_binary(where: str, images: np.ndarray) -> np.ndarray:
 def load_folder(
     folder: pathlib.Path,
     image_size: tuple[int, int] | None,
-    grayscale: bool,
+    grayscale: bool | None,
     test_fraction: float,
     seed: int,
 ) -> ImageData:
@@ -172,14 +176,16 @@ def load_folder(
     labels = None
     if classes:
         labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
+    modes = [_mode(path) for path in paths]
+    if grayscale is None:
+        grayscale = all(mode in _GREY for mode in modes)
+    where = str(folder)
+    images = to_unit_images(where, _read_images(paths, image_size, grayscale))
+    transparent = sum(mode in _ALPHA for mode in modes)
+    if transparent:
+        where += f" (alpha channel left out of {transparent:,})"
     return _split(
-        folder.name,
-        to_unit_images(str(folder), _read_images(paths, image_size, grayscale)),
-        labels,
-        tuple(classes) or None,
-        str(folder),
-        test_fraction,
-        seed,
+        folder.name, images, labels, tuple(classes) or None, where, test_fraction, seed
     )
 
 
@@ -212,24 +218,39 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[0]}×{image.shape[1]}"
 
 
-def _read_image(
-    path: pathlib.Path, image_size: tuple[int, int] | None, grayscale: bool
-) -> np.ndarray:
-    from PIL import Image, ImageOps
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+    """Pillow's image, not yet decoded; what goes wrong with it is a `DatasetError`."""
+    from PIL import Image
 
     try:
         with warnings.catch_warnings():
             # A small file that unfolds to more memory than there is: Pillow only warns at first.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                mode = opened.mode
-                opened.load()
-                upright = ImageOps.exif_transpose(opened)
+                yield opened
     except Exception as error:  # a decoder given foreign bytes raises nearly anything
         raise DatasetError(
             f"{path}: expected a readable image, got {type(error).__name__}: {error}. Replace the "
             "file, or take it away."
         ) from error
+
+
+def _mode(path: pathlib.Path) -> str:
+    """What the header says of the channels, in Pillow's words."""
+    with _opened(path) as image:
+        return image.mode
+
+
+def _read_image(
+    path: pathlib.Path, image_size: tuple[int, int] | None, grayscale: bool
+) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    with _opened(path) as opened:
+        mode = opened.mode
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
     if mode.startswith(("I", "F")):
         # Pillow would cut such values off at 255 instead of scaling them.
         raise DatasetError(

@@ -183,9 +183,10 @@ def _check_images(images: Any) -> np.ndarray:
     if images.ndim == 0 or images.size == 0:
         raise DatasetError(f"images: expected at least one image, got shape {images.shape}.")
     if images.dtype.kind != "f":
-        raise DatasetError(
-            f"images: expected floats in [0, 1], got {images.dtype}. Divide 8-bit pixels by 255."
-        )
+        remedy = "Give images.astype('float32')."
+        if images.dtype != bool:
+            remedy = "Divide 8-bit pixels by 255."
+        raise DatasetError(f"images: expected floats in [0, 1], got {images.dtype}. {remedy}")
     check_unit_interval("images", images)
     return images
 

@@ -20,6 +20,7 @@ from tfp_vae.datasets import files
 from tfp_vae.datasets.common import AbsentError, DatasetError
 
 DATA_DIR_VARIABLE = "TFP_VAE_DATA_DIR"
+CACHE = "Keras' cache"
 
 Arrays = dict[str, np.ndarray]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -124,10 +125,24 @@ DOWNLOADS = {
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A set that lies in a folder: where, and how to read it."""
+    """A set that lies in a folder: where, how to read it, and what its owner should know."""
 
     where: pathlib.Path
     read: Callable[[], Arrays]
+    remark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """A place that does not hold the wanted set, and what it holds or lacks instead, if anything."""
+
+    label: str
+    folder: pathlib.Path
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.label} {self.folder}{notes}"
 
 
 # ---------------------------------------------------------------------- search
@@ -148,7 +163,8 @@ def folders(data_dir: str | os.PathLike[str] | None) -> list[tuple[str, pathlib.
     """The folders to search, in order, each with the words that say why.
 
     Raises:
-        DatasetError: one that the user named is a file.
+        DatasetError: one that the user named is a file, or `data_dir` is not there. The variable,
+            which may be set for other programs and machines too, may name a folder that is not.
     """
     named = [("data_dir", data_dir), (f"${DATA_DIR_VARIABLE}", os.environ.get(DATA_DIR_VARIABLE))]
     found = []
@@ -161,22 +177,26 @@ def folders(data_dir: str | os.PathLike[str] | None) -> list[tuple[str, pathlib.
                 f"{label}: expected a folder, got the file {folder}. To read one file of your own, "
                 "give its path to load() as the name."
             )
+        if label == "data_dir" and not folder.exists():
+            raise DatasetError(f"data_dir: expected a folder, got {folder}, which is not there.")
         found.append((label, folder))
-    return [*found, ("Keras' cache", keras_home() / "datasets")]
+    return [*found, (CACHE, keras_home() / "datasets")]
 
 
-def search(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Found | None, list[str]]:
+def search(
+    name: str, data_dir: str | os.PathLike[str] | None
+) -> tuple[Found | None, list[Looked]]:
     """The first place that holds the named set, and what each place before it lacked."""
     looked = []
     for label, folder in folders(data_dir):
-        if not folder.is_dir():
-            looked.append(f"{label} {folder} (no such folder)")
-            continue
         notes: list[str] = []
-        found = _find(name, folder, notes)
-        if found is not None:
-            return found, looked
-        looked.append(f"{label} {folder}" + (f" ({'; '.join(notes)})" if notes else ""))
+        if folder.is_dir():
+            found = _find(name, folder, notes)
+            if found is not None:
+                return found, looked
+        else:
+            notes.append("no such folder")
+        looked.append(Looked(label, folder, tuple(notes)))
     return None, looked
 
 
@@ -193,8 +213,15 @@ def _find(name: str, folder: pathlib.Path, notes: list[str]) -> Found | None:
         return _find_cifar((folder, *places), notes)
     for place in (*places, folder):
         parts = _find_idx(place, notes)
-        if parts and (place != folder or _is_the_set(name, parts, notes)):
-            return Found(place, functools.partial(_read_idx_files, parts))
+        if parts is None:
+            continue
+        read = functools.partial(_read_idx_files, parts)
+        if place != folder:
+            return Found(place, read)
+        kind = _kind_of_idx(folder, parts)
+        if kind in (name, ""):
+            return Found(place, read, "" if kind else f"believed to be {about.title}")
+        notes.append(f"{place} holds IDX files of {NAMED[kind].title} or a set like it")
     return None
 
 
@@ -237,22 +264,20 @@ def _read_idx_files(parts: dict[str, pathlib.Path]) -> Arrays:
     return {key: files.read_idx(path, 3 if key[0] == "x" else 1) for key, path in parts.items()}
 
 
-def _is_the_set(name: str, parts: dict[str, pathlib.Path], notes: list[str]) -> bool:
-    """Whether IDX files outside a folder of the set's name can be that set.
+def _kind_of_idx(folder: pathlib.Path, parts: dict[str, pathlib.Path]) -> str:
+    """Which set the IDX files directly in a folder are; "" where that cannot be told.
 
     MNIST and Fashion-MNIST use the same file names. Of Fashion-MNIST (and of KMNIST) each class
-    has exactly 6,000 training images; of MNIST none has. Files of another size are believed.
+    has exactly 6,000 training images; of MNIST none has.
     """
+    for name, about in NAMED.items():
+        if folder.name in about.subfolders:
+            return name
     labels = files.read_idx(parts["y_train"], 1)
-    if len(labels) != NAMED[name].sizes[0]:
-        return True
+    if len(labels) != NAMED["mnist"].sizes[0]:
+        return ""
     per_class = np.bincount(labels, minlength=10)
-    balanced = bool((per_class == 6_000).all())
-    if balanced == (name == "fashion_mnist"):
-        return True
-    kind = "6,000 of every class, so not MNIST" if balanced else "classes of unequal size"
-    notes.append(f"{parts['y_train'].parent} holds IDX files of another set: {kind}")
-    return False
+    return "fashion_mnist" if (per_class == 6_000).all() else "mnist"
 
 
 # ---------------------------------------------------------------------- download
