@@ -286,6 +286,15 @@ def test_keras_fit_trains_on_the_kl_once(rng):
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "monte-carlo"])
+def test_regularizer_refuses_a_prior_of_another_size(exact):
+    """TFP would broadcast a prior of one dimension over any posterior."""
+    kl = layers.KLDivergenceRegularizer(priors.StandardNormal(1), use_exact_kl=exact)
+    layer = layers.MultivariateNormalDiag(3, activity_regularizer=kl)
+    with pytest.raises(ValueError, match=r"event shape \(1,\), got \(3,\)"):
+        layer(np.zeros((2, 6), "float32"))
+
+
 @pytest.mark.parametrize(("make_prior"), [p.values[0] for p in PRIORS], ids=[p.id for p in PRIORS])
 def test_regularizer_round_trips_through_json(make_prior):
     regularizer = layers.KLDivergenceRegularizer(

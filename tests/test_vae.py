@@ -1,6 +1,7 @@
 """The model against closed forms: a linear Gaussian VAE is factor analysis."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -684,6 +685,34 @@ def test_learned_prior_has_one_set_of_weights_and_is_trained(x):
     assert not np.array_equal(before, prior.loc.numpy())
 
 
+def test_compiled_model_that_took_no_step_comes_back(tmp_path, x):
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2))
+    vae.save(tmp_path / "new.keras")
+    # Warnings are errors here: Keras warns of slots that a file lacks.
+    again = keras.saving.load_model(tmp_path / "new.keras")
+    again.fit(x, batch_size=5, verbose=0)
+
+
+def test_saving_replaces_a_file_whole_or_not_at_all(tmp_path, x, monkeypatch):
+    path = tmp_path / "new" / "model.keras"
+    vae = small_vae()
+    vae.save(path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="overwrite is False"):
+        vae.save(path, overwrite=False)
+
+    def full(self, filepath, **kwargs):
+        pathlib.Path(filepath).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match=r"model\.keras: cannot be written: .*No space left"):
+        vae.save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["model.keras"]
+
+
 def test_config_is_plain_json(x):
     vae = small_vae(priors.GaussianMixture(2, 3, seed=0), use_exact_kl=False)
     config = json.loads(json.dumps(vae.get_config()))
@@ -757,6 +786,18 @@ BAD = [
                  "holds another prior", id="two priors"),
     pytest.param(lambda v: VAE(*parts()[:2], tfd.Normal([0.0, 0.0], 1.0)), r"batch shape \(2,\)",
                  id="batch of priors"),
+    pytest.param(lambda v: VAE(*parts()[:2], tfd.Independent(tfd.Uniform([-1.0] * 2, 1.0), 1)),
+                 r"log p\(z\) = -inf of Independent at z = -3", id="prior on a square"),
+    pytest.param(lambda v: VAE(*parts()[:2], tfd.Independent(tfd.LogNormal([0.0] * 2, 1.0), 1),
+                               use_exact_kl=False),
+                 "expected a density above 0 everywhere", id="prior on positive numbers"),
+    pytest.param(lambda v: VAE(*parts()[:2], priors.GaussianMixture(2, 3)),
+                 "MixtureSameFamily: give use_exact_kl=False", id="no closed form"),
+    pytest.param(lambda v: VAE(*parts()[:2], tfd.JointDistributionSequential(
+                     [tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)])),
+                 "got one over several parts", id="joint prior"),
+    pytest.param(lambda v: v.decode([[0.0, np.nan]]), "finite latent vectors", id="latent nan"),
+    pytest.param(lambda v: v.save("model.h5"), "ends in .keras, got 'model.h5'", id="h5"),
     pytest.param(lambda v: VAE(plain_encoder(), *parts()[1:]), "distribution layer", id="tensors"),
     pytest.param(lambda v: VAE(*parts()[:2], "normal"), "got str", id="prior by name"),
     pytest.param(lambda v: VAE(parts()[0], lambda z: z, parts()[2]), "got function", id="function"),
@@ -800,7 +841,7 @@ def test_bad_input(call, message):
     vae = small_vae()
     vae.compile(keras.optimizers.SGD(0.1))
     before = vae.get_weights()
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises((ValueError, TypeError, NotImplementedError), match=message):
         call(vae)
     for a, b in zip(before, vae.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -124,6 +124,13 @@ def closed_form_kl(
         ) from error
 
 
+def monte_carlo_kl(
+    a: "tfp.distributions.Distribution", b: "tfp.distributions.Distribution", z: tf.Tensor
+) -> tf.Tensor:
+    """``log a(z) - log b(z)``, whose mean over ``z ~ a`` is ``KL(a || b)``, in nats."""
+    return a.log_prob(z) - b.log_prob(z)
+
+
 def _multivariate(distribution: "tfp.distributions.Distribution") -> Any:
     tfd = tfp.distributions
     if (

@@ -32,7 +32,7 @@ def kl_divergence(
     """
     if z is None:
         return _support.closed_form_kl(posterior, prior)
-    return posterior.log_prob(z) - prior.log_prob(z)
+    return _support.monte_carlo_kl(posterior, prior, z)
 
 
 def elbo(reconstruction: tf.Tensor, kl: tf.Tensor, kl_weight: float | tf.Tensor = 1.0) -> tf.Tensor:

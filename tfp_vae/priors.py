@@ -78,7 +78,7 @@ class FixedPrior(Prior):
         fixed: the distribution, batch shape (), one event dimension.
 
     Raises:
-        TypeError: not a distribution.
+        TypeError: not a distribution, or a joint one of several parts.
         ValueError: a batch of distributions, an event that is no vector, variables among the
             parameters, float64 where Keras computes in float32; on saving, parameters that are
             not plain numbers.
@@ -87,6 +87,11 @@ class FixedPrior(Prior):
     def __init__(self, fixed: tfd.Distribution, **kwargs: Any) -> None:
         if not isinstance(fixed, tfd.Distribution):
             raise TypeError(f"prior: expected a tfd.Distribution, got {type(fixed).__name__}.")
+        if not isinstance(fixed.event_shape, tf.TensorShape):
+            raise TypeError(
+                "prior: expected a distribution over vectors, got one over several parts, "
+                f"{type(fixed).__name__}."
+            )
         if fixed.batch_shape.rank != 0 or fixed.event_shape.rank != 1:
             raise ValueError(
                 "prior: expected one distribution over vectors, batch shape () and event shape "

@@ -159,6 +159,11 @@ class _ImageDistribution(_NamedDistribution):
         super().__init__(event_shape, convert_to_tensor_fn, validate_args, kwargs)
         self.event_shape = event_shape
 
+    @staticmethod
+    def params_size(event_shape: Any = (), name: str | None = None) -> int:
+        """The number of parameters of one image: one for each pixel and channel."""
+        return math.prod(_event_shape(event_shape))
+
 
 def _reshape_event(params: tf.Tensor, event_shape: Any) -> tf.Tensor:
     """``(..., prod(event_shape))`` to ``(..., *event_shape)``, static where it can be."""
@@ -208,11 +213,6 @@ class IndependentBernoulli(_ImageDistribution):
         self.sample_dtype = None if sample_dtype is None else tf.as_dtype(sample_dtype).name
 
     @staticmethod
-    def params_size(event_shape: Any = (), name: str | None = None) -> int:
-        """The number of parameters of one image: one logit for each pixel and channel."""
-        return math.prod(_event_shape(event_shape))
-
-    @staticmethod
     def new(
         params: tf.Tensor,
         event_shape: Any = (),
@@ -254,11 +254,6 @@ class IndependentContinuousBernoulli(_ImageDistribution):
     """
 
     unit_interval = True
-
-    @staticmethod
-    def params_size(event_shape: Any = (), name: str | None = None) -> int:
-        """The number of parameters of one image: one logit for each pixel and channel."""
-        return math.prod(_event_shape(event_shape))
 
     @staticmethod
     def new(

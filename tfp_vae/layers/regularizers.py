@@ -34,7 +34,8 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
         seed: integer seed of the Monte Carlo draws.
 
     Raises:
-        ValueError: a negative or non-finite weight, or `num_samples` below 1.
+        ValueError: a negative or non-finite weight, or `num_samples` below 1; on a call, a
+            posterior of another event shape than the prior's.
         TypeError: `distribution_b` is neither a distribution nor callable.
 
     Example:
@@ -81,11 +82,16 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
     def divergence(self, posterior: tfd.Distribution) -> tf.Tensor:
         """``KL(posterior || prior)`` for each image, in nats: shape `posterior.batch_shape`."""
         prior = self.prior()
+        if not posterior.event_shape.is_compatible_with(prior.event_shape):
+            raise ValueError(  # sizes of 1 and 2 would be broadcast in silence
+                f"KLDivergenceRegularizer: expected a posterior of the prior's event shape "
+                f"{tuple(prior.event_shape)}, got {tuple(posterior.event_shape)}."
+            )
         if self.use_exact_kl:
             return _support.closed_form_kl(posterior, prior)
         seed = _support.stateless_seed(None, self.seed_generator)
         z = posterior.sample(self.num_samples, seed=seed)
-        return tf.reduce_mean(posterior.log_prob(z) - prior.log_prob(z), 0)
+        return tf.reduce_mean(_support.monte_carlo_kl(posterior, prior, z), 0)
 
     def __call__(self, posterior: tfd.Distribution) -> tf.Tensor:
         """The scalar that goes into the loss: ``weight * mean over the batch of KL``."""

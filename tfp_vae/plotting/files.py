@@ -1,13 +1,12 @@
-"""Figures as pixels and as files, and files that appear whole or not at all."""
+"""Figures as pixels and as files."""
 
-import contextlib
 import os
 import pathlib
-import secrets
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from tfp_vae._files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,18 +49,3 @@ def save(figure: "Figure", path: str | os.PathLike[str], *, dpi: float = 150) ->
     with whole_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().lstrip(".") or "png", dpi=dpi)
     return path
-
-
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to, which takes its place when all went well."""
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfp_vae._files import whole_file
 from tfp_vae.plotting.common import decimals
-from tfp_vae.plotting.files import figure_to_array, whole_file
+from tfp_vae.plotting.files import figure_to_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

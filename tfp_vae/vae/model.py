@@ -1,5 +1,6 @@
 """`VAE`: joins encoder, decoder and prior into one Keras model."""
 
+import pathlib
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfp_vae import _support, objectives, priors
+from tfp_vae import _files, _support, objectives, priors
 from tfp_vae.vae import chunks, images, parts, progress
 
 __all__ = ["VAE"]
@@ -46,7 +47,9 @@ class VAE(keras.Model):
 
     Raises:
         TypeError: the encoder or decoder is no Keras model, or returns no distribution.
-        ValueError: no prior, two different ones, or shapes that do not fit together.
+        ValueError: no prior, two different ones, one that is 0 where a normal posterior is not, or
+            shapes that do not fit together.
+        NotImplementedError: TFP knows no closed form for the KL; give ``use_exact_kl=False``.
 
     Example:
         >>> import keras, numpy as np
@@ -87,6 +90,7 @@ class VAE(keras.Model):
             layer.unit_interval for layer in parts.distribution_layers(decoder)
         )
         parts.check_declared_shapes(encoder, decoder, self.prior)
+        parts.check_prior(encoder, self.prior, self.use_exact_kl)
         self.built = True
 
     # ------------------------------------------------------------------ distributions
@@ -109,7 +113,7 @@ class VAE(keras.Model):
             z: latent vectors, shape (..., d): any leading dimensions, none included.
 
         Raises:
-            ValueError: latent vectors of another size.
+            ValueError: latent vectors of another size, or that are not finite.
         """
         z = tf.convert_to_tensor(z, self.variable_dtype)
         if z.shape.rank is None or z.shape.rank < 1 or z.shape[-1] != self.latent_dim:
@@ -117,6 +121,8 @@ class VAE(keras.Model):
                 f"decode: expected latent vectors of shape (..., {self.latent_dim}), got "
                 f"{tuple(z.shape)}."
             )
+        if tf.executing_eagerly() and not np.isfinite(z).all():
+            raise ValueError("decode: expected finite latent vectors, got NaN or infinity.")
         return self._decode(z, training=False)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tfd.Distribution:
@@ -321,12 +327,19 @@ class VAE(keras.Model):
     def get_compile_config(self) -> dict[str, Any]:
         if not self.compiled:
             return {}
-        config = {"optimizer": self.optimizer, **self._compile_options}
+        config = {
+            "optimizer": self.optimizer,
+            "optimizer_built": bool(self.optimizer.built),
+            **self._compile_options,
+        }
         return keras.saving.serialize_keras_object(config)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        config = keras.saving.deserialize_keras_object(config)
+        built = config.pop("optimizer_built", True)
+        self.compile(**config)
+        if built:  # the file holds its slots only if there was a step
+            self.optimizer.build(self.trainable_variables)
 
     def compute_loss(
         self,
@@ -383,15 +396,11 @@ class VAE(keras.Model):
             kwargs.setdefault("shuffle", False)
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
-        x = self._checked("x", x)
-        if isinstance(x, tuple):
-            x, y = x[0], None
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "class_weight: expected none, since labels are not used; give sample_weight."
             )
-        if kwargs.get("sample_weight") is not None and y is None:
-            y = x  # without targets Keras drops the weights
+        x, y = self._images_and_targets(x, y, kwargs)
         kwargs.update(batch_size=batch_size, epochs=epochs)
         self._choose_steps_per_execution(kwargs)
         with images.plain_errors():
@@ -404,11 +413,7 @@ class VAE(keras.Model):
 
         Arguments and errors as in `fit`.
         """
-        x = self._checked("x", x)
-        if isinstance(x, tuple):
-            x, y = x[0], None
-        if kwargs.get("sample_weight") is not None and y is None:
-            y = x  # without targets Keras drops the weights
+        x, y = self._images_and_targets(x, y, kwargs)
         kwargs.update(batch_size=batch_size)
         if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has chosen already
             self._choose_steps_per_execution(kwargs)
@@ -420,9 +425,7 @@ class VAE(keras.Model):
 
         Arguments and errors as in `fit`.
         """
-        x = self._checked("x", x)
-        if isinstance(x, tuple):
-            x = x[0]
+        x, _ = self._images_and_targets(x, None, {})
         with images.plain_errors():
             return super().predict(x, batch_size, **progress.with_progress_bar(kwargs))
 
@@ -430,6 +433,31 @@ class VAE(keras.Model):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         images.check_specification(x, self.image_shape)
         return self._decode(self._encode(x, training=False).mean(), training=False).mean()
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Write the whole model, prior and optimizer included, to a ``.keras`` file.
+
+        The file appears whole or not at all: one that was there before is not lost when this
+        process is stopped or the disk is full.
+
+        Args:
+            filepath: ends in ``.keras``.
+            overwrite: whether a file of that name may be replaced.
+            **kwargs: of `keras.Model.save`.
+
+        Raises:
+            ValueError: another ending; or an activation, prior or layer that cannot be saved
+                without its code.
+            FileExistsError: the file is there and `overwrite` is `False`.
+            OSError: it cannot be written.
+        """
+        path = pathlib.Path(filepath)
+        if path.suffix != ".keras":
+            raise ValueError(f"filepath: expected a name that ends in .keras, got {path.name!r}.")
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path}: is there already, and overwrite is False.")
+        with _files.whole_file(path) as temporary:
+            super().save(temporary, **kwargs)
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.summary`, with the layers of encoder, decoder and prior."""
@@ -498,6 +526,15 @@ class VAE(keras.Model):
     def _checked(self, name: str, data: Any) -> Any:
         images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)
         return images.guarded(data, self._pixels_in_unit_interval)
+
+    def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
+        x = self._checked("x", x)
+        if isinstance(x, tuple):
+            x, y = x[0], None
+        if options.get("sample_weight") is not None and y is None:
+            y = x  # without targets Keras drops the weights
+        return x, y
 
     def _images(self, x: Any) -> tf.Tensor:
         """`x` as a tensor, looked through where its values are at hand."""

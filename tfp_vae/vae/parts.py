@@ -1,5 +1,6 @@
 """What a `VAE` asks of its encoder, decoder and prior, and how it calls them."""
 
+import math
 from typing import Any
 
 import keras
@@ -94,6 +95,35 @@ def check_declared_shapes(encoder: keras.Model, decoder: keras.Model, prior: pri
                 f"VAE: expected {what} to have the event shape {tuple(expected)} of the {whose}, "
                 f"got {shape}."
             )
+
+
+def check_prior(encoder: keras.Model, prior: priors.Prior, use_exact_kl: bool) -> None:
+    """Refuse a prior that no posterior of the encoder has a finite, computable KL to.
+
+    Only where the encoder ends in one of the layers that fix their distribution, the normal ones:
+    what another layer makes is not known before images come.
+
+    Raises:
+        NotImplementedError: the closed form is asked for, and TFP knows none.
+        ValueError: the prior's density is not finite where every normal posterior has mass.
+    """
+    layer = posterior_layer(encoder)
+    if not isinstance(layer, (layers.MultivariateNormalDiag, layers.MultivariateNormalTriL)):
+        return
+    size = layer.event_size
+    distribution = prior()
+    dtype = distribution.dtype
+    for value in (-3.0, -0.3, 0.3, 3.0):
+        density = float(distribution.log_prob(tf.fill([size], tf.cast(value, dtype))))
+        if not math.isfinite(density):
+            raise ValueError(
+                "prior: expected a density above 0 everywhere, as every normal posterior has one, "
+                f"got log p(z) = {density} of {type(distribution).__name__} at z = {value} in all "
+                "dimensions: the KL would be infinite."
+            )
+    if use_exact_kl:
+        parameters = tf.zeros([1, layer.params_size(size)], dtype)
+        _support.closed_form_kl(layer.new(parameters, size), distribution)
 
 
 def call(
