@@ -58,20 +58,25 @@ def rate(text: str) -> float:
 
 def writable(folder: pathlib.Path) -> pathlib.Path:
     """The folder, made if need be. Asked before training, not after it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.write_bytes(b"")
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"--out: expected a folder that can be written, got {error}") from error
     return folder
 
 
 def main() -> None:
     args = arguments()
-    # TensorFlow takes seconds to import; --help is answered at once.
+    # TensorFlow takes seconds to import; --help is answered at once. tfp_vae before Keras: it says
+    # what to do where Keras is set to another backend.
+    from tfp_vae import VAE, callbacks, datasets, networks, plotting, priors
+
+    # isort: split
     import keras
     import numpy as np
-
-    from tfp_vae import VAE, callbacks, datasets, networks, plotting, priors
 
     # ------------------------------------------------------------------ data
     with warnings.catch_warnings(record=True) as caught:
@@ -79,7 +84,6 @@ def main() -> None:
         data = datasets.load(args.dataset, args.data_dir)
     for warning in caught:
         print(f"NOTE: {warning.message}", file=sys.stderr)
-    out = writable(args.out or pathlib.Path("runs") / data.name)
     print(f"data: {data.name}: {data.source}", flush=True)
     x_test = datasets.binarize(data.x_test, "threshold")
     train = datasets.pipeline(
@@ -127,6 +131,7 @@ def main() -> None:
     vae.compile(keras.optimizers.Adam(schedule))
 
     # ------------------------------------------------------------------ training
+    out = writable(args.out or pathlib.Path("runs") / data.name)
     report = callbacks.EpochReport(epochs)
     latents = np.random.default_rng(args.seed).normal(size=(16, args.latent_dim))
     recorder = callbacks.ImageRecorder(latents.astype("float32"))

@@ -78,9 +78,11 @@ BAD = [
     pytest.param(["evaluate", "absent.keras"], "absent.keras: there is no such file", id="absent"),
     pytest.param(["evaluate", "{model}", "--dataset", "minst"], "mnist", id="misspelt data set"),
     pytest.param(["evaluate", "{other}", "--dataset", "digits"], "got a Sequential", id="no vae"),
-    pytest.param(["evaluate", "{damaged}"], "damaged.keras", id="damaged"),
+    pytest.param(["evaluate", "{damaged}"], "got a damaged or other one", id="damaged"),
+    pytest.param(["evaluate", "{model}", "--dataset", "digits", "--images", "300"],
+                 "expected at most the 299 there are, got 300", id="more images than there are"),
     pytest.param(["plot", "samples", "{model}", "--out", "/proc/no/x.png"], "/proc/no", id="out"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
@@ -107,6 +109,7 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(arguments, message, model, 
         pytest.param(["paint"], id="unknown command"),
         pytest.param(["plot", "portrait", "m.keras"], id="unknown picture"),
         pytest.param(["evaluate", "m.keras", "--samples", "many"], id="no number"),
+        pytest.param(["evaluate", "m.keras", "--seed", "-1"], id="negative seed"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):

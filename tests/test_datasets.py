@@ -240,7 +240,7 @@ def test_idx_files_of_the_other_set_are_not_taken(tmp_path, name, balanced, foun
     write_idx(tmp_path / "data", content)
     assert bool(datasets.available(tmp_path / "data")[name]) == found
     if not found:
-        with pytest.raises(DatasetError, match="holds IDX files of (Fashion-)?MNIST or a set like"):
+        with pytest.raises(DatasetError, match=r"holds IDX files of (Fashion-)?MNIST or a"):
             datasets.load(name, tmp_path / "data", download=False)
     # In a folder of the set's name, the name is believed.
     write_idx(tmp_path / "data" / name, content)

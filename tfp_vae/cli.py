@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import sys
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         default=100,
         help="importance samples for each image (default: 100)",
     )
-    command.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
 
     command = _command(
         commands, "plot", _plot, "draw a saved model",
@@ -81,15 +82,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(command)
     _add_data(command, "for scatter and reconstructions: ")
     command.add_argument("--out", type=pathlib.Path, help="file to write (default: PICTURE.png)")
-    command.add_argument("--seed", type=int, default=0, help="of the samples (default: 0)")
+    command.add_argument("--seed", type=_seed, default=0, help="of the samples (default: 0)")
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+def _integer(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {lowest}, got {text}")
     return number
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _integer(text, 0)
 
 
 def _command(commands: Any, name: str, run: Any, text: str, example: str) -> Any:
@@ -128,6 +140,8 @@ def _add_data(command: argparse.ArgumentParser, what_for: str = "") -> None:
 def _load_model(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
+    if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
+        raise ValueError(f"{path}: expected a .keras file, got a damaged or other one.")
     import keras
 
     from tfp_vae import networks  # noqa: F401 - Keras finds the layers of a file by their import
@@ -167,6 +181,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     vae = _load_model(options.model)
     data, x = _test_images(options)
+    if options.images and options.images > len(x):
+        raise ValueError(
+            f"--images: expected at most the {len(x)} there are, got {options.images}."
+        )
     x = x[: options.images]
     elbo = np.asarray(vae.elbo(x, seed=options.seed))
     log_likelihood = np.asarray(

@@ -180,13 +180,11 @@ def load_folder(
     if grayscale is None:
         grayscale = all(mode in _GREY for mode in modes)
     where = str(folder)
-    images = to_unit_images(where, _read_images(paths, image_size, grayscale))
+    pixels = to_unit_images(where, _read_images(paths, image_size, grayscale))
     transparent = sum(mode in _ALPHA for mode in modes)
     if transparent:
         where += f" (alpha channel left out of {transparent:,})"
-    return _split(
-        folder.name, images, labels, tuple(classes) or None, where, test_fraction, seed
-    )
+    return _split(folder.name, pixels, labels, tuple(classes) or None, where, test_fraction, seed)
 
 
 def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:

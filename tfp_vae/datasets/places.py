@@ -134,7 +134,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Looked:
-    """A place that does not hold the wanted set, and what it holds or lacks instead, if anything."""
+    """A place that does not hold the wanted set, and what it holds or lacks instead."""
 
     label: str
     folder: pathlib.Path
@@ -183,11 +183,9 @@ def folders(data_dir: str | os.PathLike[str] | None) -> list[tuple[str, pathlib.
     return [*found, (CACHE, keras_home() / "datasets")]
 
 
-def search(
-    name: str, data_dir: str | os.PathLike[str] | None
-) -> tuple[Found | None, list[Looked]]:
+def search(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Found | None, list[Looked]]:
     """The first place that holds the named set, and what each place before it lacked."""
-    looked = []
+    looked: list[Looked] = []
     for label, folder in folders(data_dir):
         notes: list[str] = []
         if folder.is_dir():
