@@ -23,6 +23,8 @@ FLOORS = {
     "networks": 1,
     "priors": 1,
     "vae": 2,
+    "recipes": 2,
+    "training": 3,
     "cli": 4,
 }
 SIDE = {"callbacks": set(), "datasets": {"_support"}, "plotting": {"_files", "_support", "priors"}}

@@ -7,22 +7,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["EpochReport", "ImageRecorder"]
+__all__ = ["EpochReport", "EpochTimer", "ImageRecorder"]
 
 
-class EpochReport(keras.callbacks.Callback):
-    """Prints one line after each epoch: the test ELBO in nats, and the seconds of training.
+class EpochTimer(keras.callbacks.Callback):
+    """Keeps the seconds of training of each epoch in `seconds`.
 
-    The seconds are those of the training steps; validation, which follows them, is not counted.
-    They are kept in `seconds`, one number for each epoch.
-
-    Args:
-        total: number of epochs, for "epoch 2/10"; `None` leaves it out.
+    They are those of the training steps; validation, which follows them, is not counted.
     """
 
-    def __init__(self, total: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.total = total
         self.seconds: list[float] = []
         self._start = 0.0
         self._trained = 0.0
@@ -36,8 +31,23 @@ class EpochReport(keras.callbacks.Callback):
         self._trained = self._trained or time.perf_counter() - self._start
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = logs or {}
         self.seconds.append(self._trained or time.perf_counter() - self._start)
+
+
+class EpochReport(EpochTimer):
+    """Prints one line after each epoch: the test ELBO in nats, and the seconds of training.
+
+    Args:
+        total: number of epochs, for "epoch 2/10"; `None` leaves it out.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        super().__init__()
+        self.total = total
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        logs = logs or {}
         number = f"{epoch + 1}/{self.total}" if self.total else f"{epoch + 1}"
         name, prefix = ("test", "val_") if "val_elbo" in logs else ("training", "")
         elbo, kl = logs.get(f"{prefix}elbo", np.nan), logs.get(f"{prefix}kl", np.nan)

@@ -10,6 +10,8 @@ from tfp_vae.layers.distributions import (
     IndependentBernoulli,
     IndependentContinuousBernoulli,
     IndependentNormal,
+    IndependentNormalFixedScale,
+    IndependentQuantizedLogistic,
     MultivariateNormalDiag,
     MultivariateNormalTriL,
 )
@@ -20,6 +22,8 @@ __all__ = [
     "IndependentBernoulli",
     "IndependentContinuousBernoulli",
     "IndependentNormal",
+    "IndependentNormalFixedScale",
+    "IndependentQuantizedLogistic",
     "KLDivergenceRegularizer",
     "MultivariateNormalDiag",
     "MultivariateNormalTriL",

@@ -5,12 +5,19 @@ no display is needed and nothing has to be closed. `save` writes a figure to a f
 imageio are imported when a picture is drawn, not with the package.
 """
 
-from tfp_vae.plotting.files import figure_to_array, save
-from tfp_vae.plotting.grids import image_grid, interpolation, reconstructions, samples
+from tfp_vae.plotting.files import figure_to_array, save, write_image
+from tfp_vae.plotting.grids import (
+    binarization,
+    image_grid,
+    interpolation,
+    reconstructions,
+    samples,
+)
 from tfp_vae.plotting.latent import latent_manifold, latent_manifold_array, latent_scatter
 from tfp_vae.plotting.training import history, training_gif
 
 __all__ = [
+    "binarization",
     "figure_to_array",
     "history",
     "image_grid",
@@ -22,4 +29,5 @@ __all__ = [
     "samples",
     "save",
     "training_gif",
+    "write_image",
 ]

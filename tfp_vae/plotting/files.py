@@ -29,6 +29,13 @@ def figure_to_array(figure: "Figure", *, dpi: float = 100) -> np.ndarray:
     return iio.imread(file.getvalue(), plugin="pillow", mode="RGB")
 
 
+def write_image(pixels: np.ndarray, path: pathlib.Path) -> None:
+    """Write an 8-bit image, shape (height, width, 1 or 3), as it is."""
+    import imageio.v3 as iio
+
+    iio.imwrite(path, pixels[..., 0] if pixels.shape[-1] == 1 else pixels, plugin="pillow")
+
+
 def save(figure: "Figure", path: str | os.PathLike[str], *, dpi: float = 150) -> pathlib.Path:
     """Write `figure` to a file, which appears whole or not at all.
 

@@ -131,6 +131,35 @@ def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) 
     return image_grid(both, 2, title=title, row_labels=["original", "reconstruction"])
 
 
+def binarization(vae: Any, image: Any, binary: Any, *, title: str | None = None) -> "Figure":
+    """One image in four states, two by two: grey, binary; and what the model makes of the binary.
+
+    The lower row has the probabilities ``p(x = 1|z)`` at the posterior's mean, and the same above
+    one half.
+
+    Args:
+        vae: a `VAE` with a likelihood of binary pixels.
+        image: grey, shape (height, width, channels).
+        binary: what it was binarized to, the same shape.
+        title: by default none.
+
+    Raises:
+        ValueError: images of another shape or type.
+    """
+    check_model(vae)
+    image, binary = np.asarray(image)[np.newaxis], np.asarray(binary)[np.newaxis]
+    probabilities = np.asarray(vae.reconstruct(binary))
+    four = np.concatenate([image, binary, probabilities, (probabilities >= 0.5).astype("float32")])
+    return image_grid(
+        four,
+        2,
+        2,
+        title=title,
+        row_labels=["test image", "reconstruction"],
+        column_labels=["grey", "binary"],
+    )
+
+
 def interpolation(
     vae: Any, a: Any, b: Any, steps: int = 10, *, title: str | None = None
 ) -> "Figure":

@@ -1,0 +1,363 @@
+"""Runs: what a folder holds, and that any stop is as if it had never been."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from tfp_vae import datasets, recipes, training
+from tfp_vae.recipes import RecipeError
+from tfp_vae.training import RunError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# With TFP_VAE_KILLS=20 this many are made: the long form of the test, on demand.
+KILLS = int(os.environ.get("TFP_VAE_KILLS", "3"))
+SETTINGS = {
+    "binarization": "dynamic",
+    "latent_dim": 2,
+    "use_exact_kl": False,
+    "batch_size": 16,
+    "validation_images": 8,
+    "pictures": ["manifold", "scatter", "reconstructions", "samples"],
+    "manifold_cells": 3,
+    # Batch normalization, a schedule and Adam's slots: each has a state of its own.
+    "encoder": {
+        "network": "layered_encoder",
+        "body": [{"layer": "Conv2D", "filters": 4, "kernel_size": 3, "strides": 2},
+                 {"layer": "BatchNormalization"}],
+    },
+    "decoder": {"network": "dense_decoder", "units": [16]},
+    "optimizer": {
+        "name": "Adam",
+        "learning_rate": {"schedule": "CosineDecay", "initial_learning_rate": 1e-2,
+                          "decay_steps": 200},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """110 + 20 blurred blobs of 8×8 in two classes, as a file in Keras' layout."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 130)
+    centre = np.stack([rng.uniform(2, 5, 130), 2 + 3 * labels], 1)[:, :, None]
+    grid = np.arange(8)
+    near = np.exp(-((grid - centre) ** 2) / 3)
+    pixels = (255 * near[:, 0, :, None] * near[:, 1, None, :]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("data") / "blobs.npz"
+    np.savez(path, x_train=pixels[:110], y_train=labels[:110], x_test=pixels[110:],
+             y_test=labels[110:])  # fmt: skip
+    return path
+
+
+def recipe(images, **settings):
+    start = recipes.get("mlp-mnist").replace(dataset=str(images), epochs=3, **SETTINGS)
+    return start.replace(**settings)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    return training.train(recipe(images), tmp_path_factory.mktemp("runs") / "a", verbose=0)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished.folder, tmp_path / "copy")
+
+
+def assert_same_run(a, b):
+    """Bit for bit, but for what a clock measured."""
+    with np.load(a / "state.npz") as first, np.load(b / "state.npz") as second:
+        assert first.files == second.files
+        for name in set(first.files) - {"about"}:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        progress = [json.loads(file["about"].tobytes())["progress"] for file in (first, second)]
+    for each in progress:
+        each["history"].pop("seconds")
+    assert progress[0] == progress[1]
+    for name in ("model", "last"):
+        one, other = (keras.saving.load_model(run / f"{name}.keras") for run in (a, b))
+        for v, w in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(v, w)
+    for name in ("encoder", "decoder"):
+        one, other = (keras.saving.load_model(run / f"{name}.keras") for run in (a, b))
+        for v, w in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(v, w)
+    for path in (a / "pictures").iterdir():
+        assert path.read_bytes() == (b / "pictures" / path.name).read_bytes()
+    assert sorted(p.name for p in a.rglob("*")) == sorted(p.name for p in b.rglob("*"))
+
+
+# --------------------------------------------------------------------- what a run holds
+
+
+def test_folder_holds_what_it_promises(finished):
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names == {
+        "run.json", "history.csv", "model.keras", "last.keras", "encoder.keras", "decoder.keras",
+        "state.npz", "metrics.json", "training.gif", "history.png", "manifold.png", "scatter.png",
+        "reconstructions.png", "samples.png", "pictures", ".lock",
+    }  # fmt: skip
+    about = json.loads((finished.folder / "run.json").read_text())
+    assert recipes.Recipe.from_dict(about["recipe"]) == finished.recipe
+    assert about["versions"]["keras"] == keras.__version__
+    assert [path.name for path in finished.pictures()] == [f"epoch-000{i}.png" for i in range(4)]
+    assert finished.picture(2).name == "epoch-0002.png"
+    history = finished.history()
+    assert history["epoch"] == [1, 2, 3]
+    for part in ("", "val_", "test_"):
+        elbo = np.array(history[f"{part}reconstruction"]) - history[f"{part}kl"]
+        np.testing.assert_allclose(history[f"{part}elbo"], elbo, rtol=1e-4)
+
+
+def test_best_model_is_that_of_the_best_validation_epoch(images, tmp_path):
+    """With a learning rate that spoils the last epoch, best and last are different models."""
+    spoiled = {"schedule": "PiecewiseConstantDecay", "boundaries": [14], "values": [1e-2, 0.3]}
+    run = training.train(
+        recipe(images, **{"optimizer.learning_rate": spoiled}), tmp_path / "run", verbose=0
+    )
+    history = run.history()
+    best = int(np.argmax(history["val_elbo"])) + 1
+    assert best < 3
+    metrics = run.metrics()
+    assert (metrics["best_epoch"], metrics["test_elbo"]) == (best, history["test_elbo"][best - 1])
+    early = training.train(
+        recipe(images, epochs=best, **{"optimizer.learning_rate": spoiled}),
+        tmp_path / "early",
+        verbose=0,
+    )
+    model = run.load_model()
+    for v, w in zip(model.weights, early.load_model("last").weights, strict=True):
+        np.testing.assert_array_equal(v, w)
+    encoder = keras.saving.load_model(run.folder / "encoder.keras")
+    for v, w in zip(model.encoder.weights, encoder.weights, strict=True):
+        np.testing.assert_array_equal(v, w)
+
+
+def test_test_images_choose_nothing_and_validation_images_train_nothing(images):
+    data = datasets.load(images)
+    parts = training.loop.split(data, recipe(images))
+    assert (len(parts.train), len(parts.validation)) == (102, 8)
+    together = np.concatenate([parts.train, parts.validation]).reshape(110, -1)
+    assert sorted(map(tuple, together)) == sorted(map(tuple, data.x_train.reshape(110, -1)))
+    assert parts.test is data.x_test
+
+
+def test_likelihood_in_the_metrics_is_that_of_the_best_model(finished, images):
+    x = datasets.binarize(datasets.load(images).x_test, "dynamic", seed=0)
+    got = np.mean(finished.load_model().log_likelihood(x, 20_000, seed=5))
+    metrics = finished.metrics()
+    assert metrics["log_likelihood"] == pytest.approx(got, abs=0.1)
+    assert metrics["log_likelihood_importance_samples"] == 100
+
+
+def test_no_picture_is_counted_as_training(finished):
+    """The epoch's picture takes no part of a figure library's time."""
+    assert finished.metrics()["seconds_of_training"] == sum(finished.history()["seconds"])
+
+
+# --------------------------------------------------------------------- stops
+
+
+def test_resumed_is_never_stopped(finished, images, tmp_path):
+    out = tmp_path / "run"
+    training.train(recipe(images, epochs=1), out, verbose=0)
+    training.resume(out, epochs=2, verbose=0)
+    resumed = training.resume(out, epochs=3, verbose=0)
+    assert resumed.recipe == finished.recipe
+    assert_same_run(finished.folder, out)
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "tfp_vae", *map(str, arguments)]
+
+
+def train_command(images, out, epochs):
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items()]
+    return command("train", "mlp-mnist", "--dataset", images, "--epochs", epochs, "--quiet",
+                   "--out", out, *settings)  # fmt: skip
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a command, whose standard error goes to the file `said`; it ends with the test."""
+    started = []
+
+    def start(arguments):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (tmp_path / "said").open("w") as said:
+            process = subprocess.Popen(
+                arguments, env=environment, stdout=subprocess.DEVNULL, stderr=said
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(process, condition):
+    while not condition():
+        assert process.poll() is None, "the command ended before its time"
+        time.sleep(0.005)
+
+
+def test_killed_at_random_moments_is_never_stopped(images, tmp_path, start):
+    epochs = 10 * KILLS
+    whole = training.train(recipe(images, epochs=epochs), tmp_path / "whole", verbose=0)
+    out = tmp_path / "killed"
+    moments = random.Random(0)
+    arguments = train_command(images, out, epochs)
+    for kill in range(KILLS):
+        process = start(arguments)
+        done = len(list(out.glob("pictures/epoch-*")))
+        # Importing TensorFlow is no part of a run: count from its first sign of life.
+        wait_for(process, lambda: len(list(out.glob("pictures/epoch-*"))) > done)  # noqa: B023
+        time.sleep(moments.uniform(0, 0.5))  # some epochs, each of them mostly writing
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"it was done before kill {kill + 1}"
+        arguments = command("train", "--resume", out, "--quiet")
+    for leftover in out.rglob(".*-*"):  # a file that was being written when its process died
+        leftover.unlink()
+    process = start(arguments)
+    assert process.wait() == 0, (tmp_path / "said").read_text()
+    assert_same_run(whole.folder, out)
+
+
+def test_interrupt_keeps_the_epochs_and_exits_130(images, tmp_path, start):
+    out = tmp_path / "run"
+    process = start(train_command(images, out, 2000))
+    wait_for(process, (out / "history.csv").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    said = (tmp_path / "said").read_text()
+    assert f"Go on with: tfp-vae train --resume {out}" in said
+    assert "Traceback" not in said
+    done = training.Run(out).epochs_done
+    assert done >= 1
+    resumed = training.resume(out, epochs=done + 1, verbose=0)
+    assert resumed.epochs_done == done + 1
+
+
+# --------------------------------------------------------------------- what goes wrong
+
+
+def test_two_processes_into_one_folder(copied, images):
+    run = training.Run(copied)
+    with run.locked(), pytest.raises(RunError, match="another process is training into"):
+        training.resume(copied, epochs=4, verbose=0)
+    with pytest.raises(RunError, match="holds a run already"):
+        training.train(recipe(images), copied, verbose=0)
+
+
+def test_full_disk_leaves_the_run_as_it_was(copied):
+    """A limit on the size of files fails a write as a full disk does."""
+    before = {path: path.read_bytes() for path in copied.glob("*.*") if path.name != "run.json"}
+    limit = (copied / "state.npz").stat().st_size // 3
+    done = subprocess.run(
+        command("train", "--resume", copied, "--epochs", "4", "--quiet"),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "tfp-vae" in line]
+    assert "cannot be written" in line
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(copied.rglob(".*-*")), "a half file was left"
+    assert training.resume(copied, epochs=4, verbose=0).epochs_done == 4
+
+
+def _damage(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _change(path, **content):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+
+
+BAD_RUNS = [
+    pytest.param(lambda f: (f / "run.json").unlink(), "got none with run.json", id="no run"),
+    pytest.param(lambda f: _damage(f / "run.json"), "run.json: .* damaged", id="run.json"),
+    pytest.param(lambda f: _change(f / "run.json", format=99), "expected format 1.*got 99",
+                 id="format"),
+    pytest.param(lambda f: _change(f / "run.json", recipe={"name": "x"}), "expected the settings",
+                 id="recipe"),
+    pytest.param(lambda f: (f / "state.npz").unlink(), "state.npz: expected the state", id="state"),
+    pytest.param(lambda f: _damage(f / "state.npz"), "state.npz: .* damaged", id="half a state"),
+    pytest.param(lambda f: (f / "model.keras").unlink(), "model.keras: expected", id="model"),
+    pytest.param(lambda f: np.savez(f / "state.npz", about=np.frombuffer(b"{}", "u1")),
+                 "state.npz: .* damaged", id="foreign state"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_RUNS)
+def test_spoiled_folder_is_refused_by_name(copied, spoil, message):
+    spoil(copied)
+    before = {path: path.read_bytes() for path in copied.glob("*.keras")}
+    with pytest.raises(RunError, match=message):
+        training.resume(copied, epochs=4, verbose=0)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_one_flipped_byte_in_the_state_is_found(copied):
+    path = copied / "state.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"state\.npz: .* damaged"):
+        training.resume(copied, epochs=4, verbose=0)
+
+
+def test_other_images_are_refused(copied, images):
+    data = datasets.load(images)
+    data.x_test[0, 0, 0] = 1
+    with pytest.raises(RunError, match="expected the images of .* got others"):
+        training.resume(copied, epochs=4, data=data, verbose=0)
+
+
+def test_fewer_epochs_than_done(copied):
+    with pytest.raises(RunError, match="expected at least the 3 that are done, got 2"):
+        training.resume(copied, epochs=2, verbose=0)
+
+
+def test_loss_that_explodes_stops_and_keeps_the_run(images, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(RunError, match="expected a finite .* after epoch 0"):
+        training.train(
+            recipe(images, **{"optimizer": {"name": "SGD", "learning_rate": 1e20}}),
+            out, verbose=0,
+        )  # fmt: skip
+    assert training.Run(out).epochs_done == 0
+
+
+BAD_RECIPES = [
+    ("network", {"encoder.network": "conv_decoder"}, "encoder.network: expected one of conv_enc"),
+    ("argument", {"encoder": {"network": "dense_encoder", "unit": [3]}}, "Did you mean 'units'"),
+    ("prior", {"encoder": {"network": "dense_encoder", "prior": 3}}, "argument of encoder"),
+    ("optimizer", {"optimizer": {"name": "Adan"}}, "Did you mean 'Adam'"),
+    ("rate", {"optimizer.learning_rat": 1.0}, "Did you mean 'learning_rate'"),
+    ("schedule", {"optimizer.learning_rate": {"schedule": "Cosine"}}, "Did you mean 'CosineDecay'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [pytest.param(s, m, id=name) for name, s, m in BAD_RECIPES]
+)
+def test_recipe_that_makes_no_model_leaves_no_folder(images, tmp_path, settings, message):
+    with pytest.raises(RecipeError, match=message):
+        training.train(recipe(images, **settings), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()

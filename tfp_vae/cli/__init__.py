@@ -1,0 +1,249 @@
+"""The ``tfp-vae`` command: parse, call, print.
+
+TensorFlow is imported by the commands that need it, so that ``--help`` answers at once. Results go
+to standard output, messages to standard error. Exit codes: 0, 1 for what went wrong while working,
+2 for a command line that makes no sense, 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from tfp_vae._version import __version__
+from tfp_vae.cli import commands
+
+__all__ = ["main"]
+
+_PICTURES = (
+    "manifold", "scatter", "reconstructions", "samples", "interpolation", "history", "gif", "epoch",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    # TensorFlow's remarks on the processor are for those who build it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            if options.run is not commands.recipes:  # which needs no TensorFlow
+                # Before anything imports Keras: it refuses another backend than TensorFlow.
+                from tfp_vae import _support  # noqa: F401
+
+            options.run(options)
+        except commands.UsageError as error:
+            print(f"tfp-vae: error: {error}", file=sys.stderr)
+            return 2
+        except (ImportError, OSError, TypeError, ValueError, NotImplementedError) as error:
+            # Keras' messages go on over several lines; the first says what is wrong.
+            said = str(error) or type(error).__name__
+            print(f"tfp-vae: error: {said.splitlines()[0]}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("tfp-vae: stopped.", file=sys.stderr)
+            return 130
+    return 0
+
+
+def _show_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"tfp-vae: note: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tfp-vae",
+        description="Variational autoencoders whose parts are TensorFlow Probability "
+        "distributions, on Keras 3.",
+        epilog="example: tfp-vae train cvae-mnist-2d --epochs 3 --out runs/first",
+    )
+    parser.add_argument("--version", action="version", version=f"tfp-vae {__version__}")
+    group = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_setup(group)
+    _add_use(group)
+    _add_plot(group)
+    return parser
+
+
+def _add_setup(group: Any) -> None:
+    command = _command(
+        group, "datasets", commands.datasets,
+        "list the data sets and where they would be taken from",
+        "tfp-vae datasets --data-dir ~/data",
+    )  # fmt: skip
+    command.add_argument("--data-dir", help="folder to look in first")
+
+    _command(group, "recipes", commands.recipes, "list the recipes", "tfp-vae recipes --json")
+
+    command = _command(
+        group, "train", commands.train, "train a recipe into a folder, or go on with a run",
+        "tfp-vae train cvae-mnist-2d --epochs 3 --set optimizer.learning_rate=1e-3 --out runs/a; "
+        "tfp-vae train --resume runs/a --epochs 10",
+    )  # fmt: skip
+    command.add_argument("recipe", nargs="?", help="see tfp-vae recipes")
+    command.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with this run")
+    command.add_argument(
+        "--dataset",
+        help="mnist, fashion_mnist, cifar10, digits, auto, or a path to .npz, .npy or a folder of "
+        "images (default: the recipe's)",
+    )
+    command.add_argument("--data-dir", help="folder to look for the data set in first")
+    command.add_argument("--epochs", type=_positive, help="passes in all (default: the recipe's)")
+    command.add_argument("--batch-size", type=_positive, help="default: the recipe's")
+    command.add_argument("--seed", type=_seed, help="default: the recipe's")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting, the value as JSON: latent_dim=5, encoder.units=[200], "
+        "decoder.likelihood=normal. May be given several times",
+    )
+    command.add_argument("--out", type=pathlib.Path, help="new folder (default: runs/RECIPE)")
+    command.add_argument("--quiet", action="store_true", help="no progress bar, no lines")
+
+
+def _add_use(group: Any) -> None:
+    command = _command(
+        group, "evaluate", commands.evaluate, "ELBO and log-likelihood of test images",
+        "tfp-vae evaluate runs/a --images 500 --samples 500 --json",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    _add_images(command, "the first so many test images (default: all)")
+    command.add_argument(
+        "--samples",
+        type=_positive,
+        default=100,
+        help="importance samples for each image (default: 100)",
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+
+    command = _command(
+        group, "sample", commands.sample, "draw new images from the prior",
+        "tfp-vae sample runs/a -n 64 --seed 1 --out samples.png",
+    )  # fmt: skip
+    _add_model(command)
+    command.add_argument("-n", type=_positive, default=16, help="how many (default: 16)")
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    command.add_argument(
+        "--draw", action="store_true", help="draws of p(x|z), not its means, which are smoother"
+    )
+    _add_out(command, "samples.png")
+
+    command = _command(
+        group, "reconstruct", commands.reconstruct, "encode and decode test images",
+        "tfp-vae reconstruct runs/a --images 20 --out reconstructions.png",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    _add_images(command, "the first so many test images (default: 10)", 10)
+    _add_out(command, "reconstructions.png")
+
+    command = _command(
+        group, "encode", commands.encode, "write mean and scale of q(z|x) of test images",
+        "tfp-vae encode runs/a --out encoded.csv",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    _add_images(command, "the first so many test images (default: all)")
+    command.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default="encoded.csv",
+        help=".csv or .npz (default: %(default)s)",
+    )
+
+    command = _command(
+        group, "interpolate", commands.interpolate, "go from one test image to another",
+        "tfp-vae interpolate runs/a --from 0 --to 7 --steps 12 --out between.png",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    command.add_argument("--from", type=_seed, default=0, dest="start", help="default: image 0")
+    command.add_argument("--to", type=_seed, default=1, dest="end", help="default: image 1")
+    command.add_argument("--steps", type=_positive, default=10, help="images (default: 10)")
+    _add_out(command, "interpolation.png")
+
+
+def _add_plot(group: Any) -> None:
+    command = _command(
+        group, "plot", commands.plot, "draw a run or a saved model",
+        "tfp-vae plot manifold runs/a --out manifold.png; "
+        "tfp-vae plot epoch runs/a --epoch 3 --out third.png",
+    )  # fmt: skip
+    command.add_argument("picture", choices=_PICTURES, help="the last three of a run only")
+    _add_model(command)
+    _add_data(command)
+    command.add_argument("--epoch", type=_seed, help="for epoch: which; 0 is the untrained model")
+    command.add_argument("--seed", type=_seed, default=0, help="of the samples (default: 0)")
+    command.add_argument("--out", type=pathlib.Path, help="file to write (default: PICTURE.png)")
+
+
+def _command(group: Any, name: str, run: Any, text: str, example: str) -> Any:
+    command = group.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example: {example}",
+    )
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    return command
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "model", type=pathlib.Path, metavar="RUN", help="folder of a run, or a .keras file"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--dataset",
+        help="a name, or a path to .npz, .npy or a folder of images (default: the run's; mnist for "
+        "a file)",
+    )
+    command.add_argument("--data-dir", help="folder to look for the data set in first")
+    command.add_argument(
+        "--binarization",
+        choices=("threshold", "dynamic", "none"),
+        help="threshold at 0.5, one Bernoulli draw fixed by the seed, or grey as it is (default: "
+        "the run's; threshold for a file)",
+    )
+
+
+def _add_images(command: argparse.ArgumentParser, text: str, default: int | None = None) -> None:
+    command.add_argument("--images", type=_positive, default=default, help=text)
+
+
+def _add_out(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=default,
+        help="a picture, or .npy for the pixels as an array (default: %(default)s)",
+    )
+
+
+def _integer(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least {lowest}, got {text}")
+    return number
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _integer(text, 0)

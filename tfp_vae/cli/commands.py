@@ -1,0 +1,297 @@
+"""What each command does: call the package, print. Heavy imports wait until they are needed."""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import sys
+from typing import Any
+
+
+class UsageError(Exception):
+    """A command line that makes no sense."""
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """The result of a command on standard output."""
+    if as_json:
+        print(json.dumps(result))
+    else:
+        width = max(map(len, result))
+        print("\n".join(f"{key:<{width}}  {value}" for key, value in result.items()))
+
+
+# ---------------------------------------------------------------------- data, recipes, training
+
+
+def datasets(options: argparse.Namespace) -> None:
+    from tfp_vae import datasets
+
+    places = datasets.available(options.data_dir)
+    show({k: v or "not here: would be downloaded" for k, v in places.items()}, options.json)
+
+
+def recipes(options: argparse.Namespace) -> None:
+    from tfp_vae.recipes import RECIPES
+
+    if options.json:
+        print(json.dumps({name: recipe.to_dict() for name, recipe in RECIPES.items()}))
+    else:
+        show({name: recipe.summary for name, recipe in RECIPES.items()}, False)
+
+
+def train(options: argparse.Namespace) -> None:
+    from tfp_vae import training
+    from tfp_vae.recipes import RecipeError, get
+
+    if (options.recipe is None) == (options.resume is None):
+        raise UsageError("train: expected either a recipe or --resume RUN. See tfp-vae recipes.")
+    shared = {"data_dir": options.data_dir, "verbose": 0 if options.quiet else 1}
+    try:
+        changes = _changes(options)
+        # The bar and the lines are messages; the result is the figures.
+        with contextlib.redirect_stdout(sys.stderr), _kept(options):
+            if options.resume is not None:
+                _check_agrees(training.Run(options.resume), changes, options)
+                run = training.resume(options.resume, epochs=options.epochs, **shared)
+            else:
+                recipe = get(options.recipe).replace(**changes)
+                options.out = options.out or pathlib.Path("runs") / recipe.name
+                run = training.train(recipe, options.out, **shared)
+    except RecipeError as error:
+        raise UsageError(str(error)) from error
+    show({"run": str(run.folder), **run.metrics()}, options.json)
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings given on the command line."""
+    changes: dict[str, Any] = {}
+    for setting in options.set:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set: expected NAME=VALUE, got {setting!r}.")
+        try:
+            changes[name] = json.loads(value)
+        except ValueError:
+            changes[name] = value  # a word needs no quotes
+    for name in ("dataset", "epochs", "batch_size", "seed"):
+        if getattr(options, name) is not None:
+            changes[name] = getattr(options, name)
+    return changes
+
+
+def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace) -> None:
+    """Refuse settings that contradict a run; more epochs are no contradiction."""
+    if options.out is not None:
+        raise UsageError("--out: a resumed run stays in its folder; leave it out.")
+    wanted = {name: value for name, value in changes.items() if name != "epochs"}
+    settings = run.recipe.to_dict()
+    for name, value in wanted.items():
+        whole, _, part = name.partition(".")
+        has = settings.get(whole)
+        has = has.get(part) if part and isinstance(has, dict) else has
+        if has != value:
+            raise UsageError(
+                f"--resume: {run.folder} was trained with {name} = {has}, got {value}. Leave it "
+                "out, or train into a new folder."
+            )
+
+
+@contextlib.contextmanager
+def _kept(options: argparse.Namespace) -> Any:
+    """After Ctrl-C: say what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder = options.resume or options.out
+        if folder is not None and (folder / "run.json").exists():
+            print(
+                f"\nEvery finished epoch is kept in {folder}. Go on with: tfp-vae train --resume "
+                f"{folder}",
+                file=sys.stderr,
+            )
+        raise
+
+
+# ---------------------------------------------------------------------- a trained model
+
+
+def _open(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, and its run where a folder was given."""
+    from tfp_vae import training
+    from tfp_vae.training.folder import load_model
+
+    if options.model.is_dir():
+        run = training.Run(options.model)
+        return run.load_model(), run
+    return load_model(options.model), None
+
+
+def _test_images(options: argparse.Namespace, run: Any) -> tuple[Any, Any]:
+    """The data, and its test images as the model takes them."""
+    from tfp_vae import datasets
+
+    if run is not None and options.dataset is None:
+        data = run.load_data(options.data_dir)
+    else:
+        data = datasets.load(options.dataset or "mnist", options.data_dir)
+    print(f"data: {data.name}: {data.source}", file=sys.stderr)
+    method, seed = "threshold", getattr(options, "seed", 0)
+    if run is not None:
+        method, seed = run.recipe.binarization, run.recipe.seed
+    options.binarization = options.binarization or method
+    images = datasets.binarize(data.x_test, options.binarization, seed=seed)
+    count = getattr(options, "images", None)
+    if count and count > len(images):
+        raise ValueError(f"--images: expected at most the {len(images)} there are, got {count}.")
+    return data, images[:count]
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    vae, run = _open(options)
+    data, x = _test_images(options, run)
+    elbo = np.asarray(vae.elbo(x, seed=options.seed))
+    with contextlib.redirect_stdout(sys.stderr):  # the progress bar
+        log_likelihood = np.asarray(
+            vae.log_likelihood(
+                x, num_samples=options.samples, seed=options.seed, verbose=int(not options.json)
+            )
+        )
+    result = {
+        "dataset": data.name,
+        "images": len(x),
+        "binarization": options.binarization,
+        "importance_samples": options.samples,
+        "seed": options.seed,
+    }
+    for name, values in (("elbo", elbo), ("log_likelihood", log_likelihood)):
+        result[name] = float(values.mean())
+        several = len(values) > 1
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if several else None
+        result[f"{name}_standard_error"] = error
+    show(result, options.json)
+
+
+def sample(options: argparse.Namespace) -> None:
+    vae, _ = _open(options)
+    images = vae.sample(options.n, seed=options.seed, mean=not options.draw)
+    _write_images(options, images)
+
+
+def reconstruct(options: argparse.Namespace) -> None:
+    from tfp_vae import plotting
+
+    vae, run = _open(options)
+    _, x = _test_images(options, run)
+    figure = None
+    if options.out.suffix != ".npy":
+        figure = plotting.reconstructions(vae, x, len(x))
+    _write_images(options, vae.reconstruct(x), figure)
+
+
+def interpolate(options: argparse.Namespace) -> None:
+    from tfp_vae import plotting
+
+    vae, run = _open(options)
+    _, x = _test_images(options, run)
+    for name, index in (("--from", options.start), ("--to", options.end)):
+        if index >= len(x):
+            raise ValueError(f"{name}: expected an image below {len(x)}, got {index}.")
+    a, b = x[options.start], x[options.end]
+    figure = None
+    if options.out.suffix != ".npy":
+        figure = plotting.interpolation(vae, a, b, options.steps)
+    _write_images(options, vae.interpolate(a, b, options.steps), figure)
+
+
+def _write_images(options: argparse.Namespace, images: Any, figure: Any = None) -> None:
+    import numpy as np
+
+    from tfp_vae import _files, plotting
+
+    images = np.asarray(images)
+    if options.out.suffix == ".npy":
+        with _files.whole_file(options.out) as path:
+            np.save(path, images)
+    else:
+        plotting.save(figure or plotting.image_grid(images), options.out)
+    show({"written": str(options.out), "images": len(images)}, options.json)
+
+
+def encode(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from tfp_vae import _files
+
+    if options.out.suffix not in (".csv", ".npz"):
+        raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
+    vae, run = _open(options)
+    data, x = _test_images(options, run)
+    pieces = [vae.encode(x[i : i + 1000]) for i in range(0, len(x), 1000)]
+    mean = np.concatenate([piece.mean().numpy() for piece in pieces])
+    scale = np.concatenate([piece.stddev().numpy() for piece in pieces])
+    labels = None if data.y_test is None else data.y_test[: len(x)]
+    with _files.whole_file(options.out) as path:
+        if path.suffix == ".npz":
+            extra = {} if labels is None else {"label": labels}
+            np.savez(path, mean=mean, stddev=scale, **extra)
+        else:
+            names = [f"{kind}_{i}" for kind in ("mean", "stddev") for i in range(mean.shape[1])]
+            columns = np.concatenate([mean, scale], 1)
+            if labels is not None:
+                names, columns = ["label", *names], np.column_stack([labels, columns])
+            header, formats = ",".join(names), ["%.9g"] * len(names)
+            np.savetxt(path, columns, formats, ",", header=header, comments="")
+    show({"written": str(options.out), "images": len(x), "latents": mean.shape[1]}, options.json)
+
+
+def plot(options: argparse.Namespace) -> None:
+    from tfp_vae import plotting, training
+
+    if (options.picture == "epoch") != (options.epoch is not None):
+        raise UsageError("plot: --epoch N goes with the picture epoch, and the other way round.")
+    if options.picture in ("history", "gif", "epoch"):
+        if not options.model.is_dir():
+            raise ValueError(f"{options.model}: {options.picture} needs the folder of a run.")
+        path = _plot_run(options, training.Run(options.model))
+    else:
+        path = plotting.save(_figure(options), options.out or f"{options.picture}.png")
+    show({"written": str(path)}, options.json)
+
+
+def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
+    from tfp_vae import plotting
+
+    if options.picture == "history":
+        figure = plotting.history(run.history(), title=run.recipe.name)
+        return plotting.save(figure, options.out or "history.png")
+    if options.picture == "gif":
+        return plotting.training_gif(run.pictures(), options.out or "training.gif")
+    out = options.out or pathlib.Path(f"epoch-{options.epoch:04d}.png")
+    from tfp_vae import _files
+
+    content = run.picture(options.epoch).read_bytes()
+    with _files.whole_file(out) as path:
+        path.write_bytes(content)
+    return out
+
+
+def _figure(options: argparse.Namespace) -> Any:
+    from tfp_vae import plotting
+
+    vae, run = _open(options)
+    if options.picture == "manifold":
+        return plotting.latent_manifold(vae, run.recipe.manifold_cells if run else 20)
+    if options.picture == "samples":
+        return plotting.samples(vae, seed=options.seed)
+    data, x = _test_images(options, run)
+    if options.picture == "reconstructions":
+        return plotting.reconstructions(vae, x)
+    if options.picture == "interpolation":
+        pairs = min(5, len(x) // 2)
+        return plotting.interpolation(vae, x[:pairs], x[pairs : 2 * pairs])
+    if data.y_test is None:
+        raise ValueError(f"scatter: expected images with labels, got none in {data.name}.")
+    return plotting.latent_scatter(vae, x, data.y_test, class_names=data.class_names)

@@ -1,0 +1,365 @@
+"""Named settings, one for each system that the project reproduces. Data, not code.
+
+A recipe says everything that a training depends on; `tfp_vae.training` carries it out.
+"""
+
+import copy
+import dataclasses
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["RECIPES", "Recipe", "RecipeError", "get"]
+
+
+class RecipeError(ValueError):
+    """An unknown recipe or setting, or a value of another kind. Says what was expected and got."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a training depends on, as plain data that goes through JSON unchanged.
+
+    Attributes:
+        name: of the recipe.
+        summary: one line.
+        dataset: a name or a path, as for `datasets.load`.
+        binarization: "threshold", "dynamic" or "none", as for `datasets.pipeline`.
+        latent_dim: number of latent dimensions.
+        encoder: ``{"network": NAME, ...}``: a function of `networks` and its arguments.
+        decoder: likewise, the likelihood among the arguments.
+        use_exact_kl: TFP's closed form of the KL, or its value at the draw that is decoded.
+        kl_weight: the factor of the KL in the loss; the logged ELBO has 1.
+        optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers` and its arguments. The
+            learning rate may be a schedule, ``{"schedule": NAME, ...}``: a class of
+            `keras.optimizers.schedules` and its arguments.
+        batch_size: images in a step.
+        epochs: passes over the training images.
+        seed: of weights, order, draws and the choice of validation images.
+        validation_images: how many training images, at most a tenth of them, are held out to
+            choose the best epoch. Nothing is chosen by the test images.
+        epoch_picture: what is drawn after each epoch: "samples", the decoder's means at 16 latent
+            vectors fixed before training, or "reconstructions", those of 16 test images.
+        pictures: what is drawn at the end, besides the history and the GIF.
+        manifold_cells: on each side of the latent manifold.
+        remark: what a reader of the figures must know.
+    """
+
+    name: str
+    summary: str
+    dataset: str
+    binarization: str
+    latent_dim: int
+    encoder: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    use_exact_kl: bool
+    kl_weight: float = 1.0
+    optimizer: Mapping[str, Any]
+    batch_size: int
+    epochs: int
+    seed: int = 0
+    validation_images: int = 2000
+    epoch_picture: str = "samples"
+    pictures: tuple[str, ...] = ("reconstructions", "samples")
+    manifold_cells: int = 20
+    remark: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as a dictionary for JSON: the inverse of `from_dict`."""
+        return copy.deepcopy({**vars(self), "pictures": list(self.pictures)})
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe of `to_dict`.
+
+        Raises:
+            RecipeError: a missing or unknown setting, or one of another kind.
+        """
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name in settings:
+            check_known("setting", name, known)
+        missing = [
+            name
+            for name, field in known.items()
+            if field.default is dataclasses.MISSING and name not in settings
+        ]
+        if missing:
+            raise RecipeError(f"recipe: expected the settings {', '.join(missing)}, got none.")
+        checked = {name: _checked(name, known[name].type, settings[name]) for name in settings}
+        return cls(**checked)
+
+    def replace(self, **settings: Any) -> "Recipe":
+        """A recipe with other values.
+
+        A part of the encoder, decoder or optimizer is named with a dot:
+        ``recipe.replace(epochs=5, **{"optimizer.learning_rate": 1e-3})``.
+
+        Raises:
+            RecipeError: an unknown setting (the nearest name is suggested), or a value of another
+                kind.
+        """
+        changed = self.to_dict()
+        for name, value in settings.items():
+            whole, _, part = name.partition(".")
+            check_known("setting", whole, changed)
+            if not part:
+                changed[whole] = value
+            elif isinstance(changed[whole], dict):
+                changed[whole][part] = value
+            else:
+                raise RecipeError(f"setting: {whole} has no parts, got {name!r}.")
+        return Recipe.from_dict(changed)
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        RecipeError: there is none; the nearest name is suggested.
+
+    Example:
+        >>> from tfp_vae import recipes
+        >>> recipes.get("cvae-mnist-2d").replace(epochs=3).epochs
+        3
+    """
+    check_known("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not among `known`.
+
+    Raises:
+        RecipeError: with `what` it should be; the nearest name is suggested.
+    """
+    known = list(known)
+    if name in known:
+        return
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise RecipeError(f"{what}: expected one of {', '.join(known)}, got {name!r}.{hint}")
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """`value` if it is of the field's kind, whole numbers serving as floats."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if name == "pictures" and isinstance(value, (list, tuple)):
+        value = tuple(value)
+        for picture in value:
+            check_known("pictures", picture, PICTURES)
+        return value
+    expected = {Mapping[str, Any]: Mapping, tuple[str, ...]: tuple}.get(kind, kind)
+    if not isinstance(value, expected) or (kind is int and isinstance(value, bool)):
+        label = _KINDS[expected]
+        raise RecipeError(f"{name}: expected {label}, got {value!r}.")
+    lowest = {"latent_dim": 1, "batch_size": 1, "epochs": 1, "manifold_cells": 1}.get(name, 0)
+    if kind in (int, float) and not lowest <= value < float("inf"):
+        raise RecipeError(f"{name}: expected at least {lowest}, got {value!r}.")
+    for option, allowed in (("binarization", BINARIZATIONS), ("epoch_picture", EPOCH_PICTURES)):
+        if name == option:
+            check_known(name, value, allowed)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+_KINDS: dict[Any, str] = {
+    Mapping: "a table",
+    tuple: "a list",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
+BINARIZATIONS = ("threshold", "dynamic", "none")
+EPOCH_PICTURES = ("samples", "reconstructions")
+PICTURES = ("manifold", "scatter", "reconstructions", "samples", "interpolation", "binarization")
+
+_FLAT = ("manifold", "scatter", "reconstructions", "samples")  # of a latent plane
+
+# TensorFlow's CVAE tutorial and what was made of it: the defaults of `networks`.
+_CVAE: dict[str, Any] = {
+    "dataset": "mnist",
+    "binarization": "threshold",
+    "encoder": {"network": "conv_encoder"},
+    "decoder": {"network": "conv_decoder"},
+    "use_exact_kl": False,
+    "optimizer": {"name": "Adam", "learning_rate": 1e-4},
+    "batch_size": 100,
+    "epochs": 100,
+}
+_DENSE: dict[str, Any] = {
+    "dataset": "mnist",
+    "binarization": "none",
+    "latent_dim": 10,
+    "encoder": {"network": "dense_encoder", "units": [500, 200]},
+    "decoder": {"network": "dense_decoder", "units": [200, 500]},
+    "use_exact_kl": True,
+    "optimizer": {"name": "Adam", "learning_rate": 1e-3},
+    "batch_size": 100,
+    "epochs": 50,
+}
+_GREY = (
+    "The Bernoulli formula of grey pixels is a cross-entropy and no density: compare its figures "
+    "with none of binary pixels."
+)
+
+
+def _conv(layer: str, filters: int, strides: int, padding: str) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "filters": filters,
+        "kernel_size": 3,
+        "strides": strides,
+        "padding": padding,
+        "activation": "relu",
+    }
+
+
+_NORMALIZED: dict[str, Any] = {"layer": "BatchNormalization"}
+
+
+def _dense(units: int) -> dict[str, Any]:
+    return {"layer": "Dense", "units": units, "activation": "relu"}
+
+
+#: By name, in the order of the table in the documentation. Read-only.
+RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                name="cvae-mnist-50d",
+                summary="convolutional, 50 latents, binary MNIST: samples of 16 fixed vectors",
+                latent_dim=50,
+                **_CVAE,
+            ),
+            Recipe(
+                name="cvae-mnist-2d",
+                summary="convolutional, 2 latents, binary MNIST: the latent manifold",
+                latent_dim=2,
+                epoch_picture="reconstructions",
+                pictures=_FLAT,
+                **{**_CVAE, "batch_size": 32, "epochs": 10},
+            ),
+            Recipe(
+                name="cvae-mnist-2d-long",
+                summary="the same for 100 epochs: transitions from one digit to another",
+                latent_dim=2,
+                epoch_picture="reconstructions",
+                pictures=(*_FLAT, "interpolation"),
+                **_CVAE,
+            ),
+            Recipe(
+                name="cvae-mnist-saved",
+                summary="convolutional, 50 latents: best encoder and decoder kept and used again",
+                latent_dim=50,
+                pictures=("reconstructions", "samples", "binarization"),
+                **_CVAE,
+            ),
+            Recipe(
+                name="mlp-fashion-2d",
+                summary="dense 256, 2 latents, grey Fashion-MNIST, exact KL",
+                pictures=_FLAT,
+                manifold_cells=15,
+                remark=_GREY,
+                **{
+                    **_DENSE,
+                    "dataset": "fashion_mnist",
+                    "latent_dim": 2,
+                    "encoder": {"network": "dense_encoder", "units": [256]},
+                    "decoder": {"network": "dense_decoder", "units": [256]},
+                },
+            ),
+            Recipe(
+                name="conv-fashion-2d",
+                summary="convolutional with batch normalization, 2 latents, grey Fashion-MNIST",
+                pictures=_FLAT,
+                manifold_cells=15,
+                remark=_GREY,
+                **{
+                    **_DENSE,
+                    "dataset": "fashion_mnist",
+                    "latent_dim": 2,
+                    "epochs": 15,
+                    "encoder": {
+                        "network": "layered_encoder",
+                        "body": [
+                            _conv("Conv2D", 32, 2, "same"),
+                            _NORMALIZED,
+                            _conv("Conv2D", 32, 2, "same"),
+                            _NORMALIZED,
+                            {"layer": "Flatten"},
+                            _dense(128),
+                        ],
+                    },
+                    "decoder": {
+                        "network": "layered_decoder",
+                        "body": [
+                            _dense(128),
+                            _dense(32 * 7 * 7),
+                            {"layer": "Reshape", "target_shape": [7, 7, 32]},
+                            _conv("Conv2DTranspose", 32, 2, "same"),
+                            _NORMALIZED,
+                            _conv("Conv2DTranspose", 32, 1, "same"),
+                            _NORMALIZED,
+                            _conv("Conv2DTranspose", 32, 2, "valid"),
+                            _NORMALIZED,
+                            {"layer": "Conv2D", "filters": 1, "kernel_size": 2},
+                        ],
+                    },
+                },
+            ),
+            Recipe(
+                name="mlp-mnist",
+                summary="dense 500 and 200, 10 latents, grey MNIST, Bernoulli likelihood",
+                remark=_GREY,
+                **_DENSE,
+            ),
+            Recipe(
+                name="mlp-mnist-gaussian",
+                summary="the same with a Gaussian likelihood of scale 1: squared error",
+                remark="A density of grey pixels, of scale 1: compare it with no other scale's.",
+                **{
+                    **_DENSE,
+                    "decoder": {**_DENSE["decoder"], "likelihood": "normal_fixed_scale"},
+                },
+            ),
+            Recipe(
+                name="ae-mnist",
+                summary="the same network, 2 latents, KL weight 0: a plain autoencoder",
+                kl_weight=0.0,
+                pictures=_FLAT,
+                remark=f"{_GREY} The KL is not in the loss: the ELBO is not what is trained.",
+                **{**_DENSE, "latent_dim": 2, "epochs": 10},
+            ),
+            Recipe(
+                name="cvae-mnist-512",
+                summary="cvae-mnist-2d with 512 filters in each convolution; hours on two cores",
+                latent_dim=2,
+                epoch_picture="reconstructions",
+                pictures=_FLAT,
+                **{
+                    **_CVAE,
+                    "encoder": {"network": "conv_encoder", "filters": [512, 512]},
+                    "decoder": {"network": "conv_decoder", "filters": [512, 512]},
+                    "batch_size": 32,
+                    "epochs": 10,
+                },
+            ),
+            Recipe(
+                name="cvae-cifar10",
+                summary="convolutional, 128 latents, colour CIFAR-10, quantized logistic pixels",
+                latent_dim=128,
+                remark="A probability of 8-bit pixels.",
+                **{
+                    **_CVAE,
+                    "dataset": "cifar10",
+                    "binarization": "none",
+                    "decoder": {"network": "conv_decoder", "likelihood": "quantized_logistic"},
+                    "epochs": 50,
+                },
+            ),
+        )
+    }
+)

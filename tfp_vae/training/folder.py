@@ -1,0 +1,326 @@
+"""The run folder: its files, how they are written and how they are read again."""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import pathlib
+import platform
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_vae import _files, datasets
+from tfp_vae._version import __version__
+from tfp_vae.datasets import files
+from tfp_vae.recipes import Recipe, RecipeError
+from tfp_vae.vae import VAE
+
+FORMAT = 1
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as it was asked. Says what was expected and got."""
+
+
+class Run:
+    """A training's folder, opened.
+
+    ============================= ==============================================================
+    ``run.json``                  the whole recipe, versions, data and its fingerprint
+    ``history.csv``               a row for each epoch: seconds, and the logs in nats
+    ``model.keras``               the model of the best epoch, by the ELBO of validation images
+    ``encoder.keras``, ``decoder.keras``  its two parts
+    ``last.keras``                the model of the last epoch
+    ``state.npz``                 what `resume` needs: all variables, the optimizer's and seeds'
+    ``pictures/epoch-0001.png``   a picture of each epoch, 0 being the untrained model
+    ``training.gif``, ``*.png``   made at the end
+    ``metrics.json``              the figures, made at the end
+    ============================= ==============================================================
+
+    Args:
+        folder: of a run, made by `train`.
+
+    Attributes:
+        folder: its path.
+        recipe: the `Recipe` that it follows.
+        about: all of ``run.json``.
+
+    Raises:
+        RunError: no run, one of another format, or one whose ``run.json`` is damaged.
+    """
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = pathlib.Path(folder)
+        path = self.folder / "run.json"
+        if not path.is_file():
+            raise RunError(f"{self.folder}: expected the folder of a run, got none with run.json.")
+        try:
+            about = json.loads(path.read_text())
+            found = about["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: expected JSON of a run, got a damaged file.") from error
+        if found != FORMAT:
+            raise RunError(
+                f"{path}: expected format {FORMAT}, which tfp_vae {__version__} writes, got "
+                f"{found!r} of tfp_vae {about.get('versions', {}).get('tfp_vae', 'unknown')}."
+            )
+        self.about: dict[str, Any] = about
+        try:
+            self.recipe = Recipe.from_dict(about["recipe"])
+        except (RecipeError, KeyError) as error:
+            raise RunError(f"{path}: expected the settings of a recipe, got: {error}") from error
+
+    @classmethod
+    def create(cls, folder: pathlib.Path, about: dict[str, Any]) -> "Run":
+        """A new run: its folder and ``run.json``."""
+        with _files.whole_file(folder / "run.json") as path:
+            path.write_text(json.dumps(about, indent=2) + "\n")
+        return cls(folder)
+
+    @property
+    def epochs_done(self) -> int:
+        """The number of epochs whose results are kept."""
+        return len(self.history().get("elbo", []))
+
+    def history(self) -> dict[str, list[float]]:
+        """The columns of ``history.csv`` by name; empty before the end of the first epoch."""
+        path = self.folder / "history.csv"
+        if not path.is_file():
+            return {}
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        try:
+            columns = zip(*([float(value) for value in row] for row in rows[1:]), strict=True)
+            return dict(zip(rows[0], map(list, columns), strict=True))
+        except (ValueError, IndexError) as error:
+            raise RunError(f"{path}: expected numbers below a heading, got: {error}") from error
+
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json``.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        path = self.folder / "metrics.json"
+        if not path.is_file():
+            raise RunError(f"{path}: the run is not finished. Go on with train --resume.")
+        return json.loads(path.read_text())
+
+    def picture(self, epoch: int) -> pathlib.Path:
+        """The picture of an epoch, 0 being the untrained model.
+
+        Raises:
+            RunError: there is none of that epoch; says which there are.
+        """
+        path = self.folder / "pictures" / f"epoch-{epoch:04d}.png"
+        if not path.is_file():
+            there = len(self.pictures())
+            raise RunError(
+                f"epoch: expected one of the {there} from 0 to {there - 1} in {path.parent}, got "
+                f"{epoch}."
+            )
+        return path
+
+    def pictures(self) -> list[pathlib.Path]:
+        """All pictures of epochs, in order."""
+        return sorted((self.folder / "pictures").glob("epoch-*.png"))
+
+    def load_model(self, name: str = "model") -> VAE:
+        """The best model (``"model"``) or that of the last epoch (``"last"``).
+
+        Raises:
+            RunError: it is not there or damaged.
+        """
+        return load_model(self.folder / f"{name}.keras")
+
+    def load_data(self, data_dir: Any = None) -> datasets.ImageData:
+        """The images that the run was trained on and tested with.
+
+        Raises:
+            DatasetError: they cannot be had.
+            RunError: they are others than they were.
+        """
+        return self.checked(datasets.load(self.about["data"]["dataset"], data_dir))
+
+    def checked(self, data: datasets.ImageData) -> datasets.ImageData:
+        """`data`, if it is what the run was trained on.
+
+        Raises:
+            RunError: it is not.
+        """
+        got = fingerprint(data)
+        if got != self.about["data"]["fingerprint"]:
+            raise RunError(
+                f"{self.folder}: expected the images of {self.about['data']['source']}, got others "
+                f"from {data.source}."
+            )
+        return data
+
+    # ------------------------------------------------------------------ for training
+
+    def change_epochs(self, epochs: int) -> None:
+        """Ask for another number of epochs in all."""
+        self.recipe = self.recipe.replace(epochs=epochs)
+        self.about["recipe"] = self.recipe.to_dict()
+        self.write_json("run.json", self.about)
+
+    def check_files(self, epoch: int) -> None:
+        """Refuse to go on where the best-so-far would be lost.
+
+        Raises:
+            RunError: a file of a finished epoch is missing.
+        """
+        for name in ("model", "encoder", "decoder", "last") if epoch else ():
+            path = self.folder / f"{name}.keras"
+            if not path.is_file():
+                raise RunError(f"{path}: expected the model after {epoch} epochs, got no file.")
+
+    def save_model(self, name: str, model: keras.Model) -> None:
+        with _files.whole_file(self.folder / f"{name}.keras") as path:
+            model.save(path)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        with _files.whole_file(self.folder / name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def write_history(self, history: dict[str, list[float]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(history)
+        writer.writerows(zip(*history.values(), strict=True))
+        with _files.whole_file(self.folder / "history.csv") as path:
+            path.write_text(text.getvalue())
+
+    def save_state(self, vae: VAE, progress: dict[str, Any]) -> None:
+        """Everything that the next epoch depends on, in one file: it stands for the whole epoch."""
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_variables(vae))}
+        about = {"variables": len(arrays), "progress": progress}
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        with _files.whole_file(self.folder / "state.npz") as path:
+            np.savez(path, about=text, **arrays)
+
+    def load_state(self, vae: VAE) -> dict[str, Any] | None:
+        """Put the state into a model of the same recipe, and give what `save_state` was given.
+
+        `None` where there is none, because the run was stopped before it was first written.
+
+        Raises:
+            RunError: a missing, damaged or foreign file.
+        """
+        path = self.folder / "state.npz"
+        if not path.is_file():
+            if (self.folder / "last.keras").exists():
+                raise RunError(f"{path}: expected the state of the run, got no such file.")
+            return None
+        variables = _variables(vae)
+        names = [f"variable_{i}" for i in range(len(variables))]
+        try:
+            arrays = files.read_npz(path, ["about", *names])  # refuses a wrong checksum
+            about = json.loads(arrays["about"].tobytes())
+            count, progress = about["variables"], about["progress"]
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
+        values = [arrays[name] for name in names]
+        shapes = [value.shape for value in values]
+        if count != len(variables) or shapes != [tuple(variable.shape) for variable in variables]:
+            raise RunError(
+                f"{path}: expected the {len(variables)} variables of the recipe "
+                f"{self.recipe.name!r}, got {count} or other shapes."
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return progress
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the system lets go of it when the process ends.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        path = self.folder / ".lock"
+        with path.open("a") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise RunError(
+                    f"{self.folder}: another process is training into this folder. Wait for it, or "
+                    "give another folder."
+                ) from error
+            yield
+
+
+def describe(recipe: Recipe, data: datasets.ImageData) -> dict[str, Any]:
+    """The content of ``run.json``."""
+    path = pathlib.Path(recipe.dataset).expanduser()
+    return {
+        "format": FORMAT,
+        "recipe": recipe.to_dict(),
+        "data": {
+            # A path is found again from any folder.
+            "dataset": str(path.resolve()) if path.exists() else recipe.dataset,
+            "name": data.name,
+            "source": data.source,
+            "image_shape": list(data.image_shape),
+            "fingerprint": fingerprint(data),
+        },
+        "versions": {
+            "tfp_vae": __version__,
+            "tensorflow": tf.__version__,
+            "tensorflow_probability": tfp.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def fingerprint(data: datasets.ImageData) -> str:
+    """SHA-256 of the training and test pixels."""
+    digest = hashlib.sha256()
+    for images in (data.x_train, data.x_test):
+        digest.update(str(images.shape).encode())
+        digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+def load_model(path: pathlib.Path) -> VAE:
+    """A saved `VAE`.
+
+    Raises:
+        RunError: no such file, a damaged one, or another model.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file.")
+    if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
+        raise RunError(f"{path}: expected a .keras file, got a damaged or other one.")
+    model = keras.saving.load_model(path)
+    if not isinstance(model, VAE):
+        raise RunError(f"{path}: expected a tfp_vae.VAE, got a {type(model).__name__}.")
+    return model
+
+
+def _variables(vae: VAE) -> list[Any]:
+    """The model's and the optimizer's variables, seeds included, metrics not."""
+    metrics = {id(variable) for metric in vae.metrics for variable in metric.variables}
+    own = [variable for variable in vae.variables if id(variable) not in metrics]
+    optimizer = [v for v in vae.optimizer.variables if all(v is not other for other in own)]
+    return [*own, *optimizer]
+
+
+def _lock(file: Any) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

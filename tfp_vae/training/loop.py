@@ -1,0 +1,336 @@
+"""`train` and `resume`: carry out a recipe, epoch by epoch, so that any stop loses one at most."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfp_vae import callbacks, datasets
+from tfp_vae.recipes import Recipe
+from tfp_vae.training import pictures
+from tfp_vae.training.folder import Run, RunError, describe
+from tfp_vae.training.networks import build
+from tfp_vae.vae import VAE
+from tfp_vae.vae.progress import ProgressBar
+
+_LIKELIHOOD_IMAGES, _LIKELIHOOD_SAMPLES = 500, 100
+
+
+def train(
+    recipe: Recipe,
+    out: Any,
+    *,
+    data: datasets.ImageData | None = None,
+    data_dir: Any = None,
+    verbose: int = 1,
+) -> Run:
+    """Train a recipe into a new folder.
+
+    Sets Keras' and NumPy's global seeds to that of the recipe. A process that is stopped, killed
+    even, leaves a folder with which `resume` goes on.
+
+    Args:
+        recipe: of `recipes.get`, or your own.
+        out: the folder; made if need be. It must hold no run.
+        data: images; by default those that ``recipe.dataset`` names. A run on images given here
+            can be resumed only with the same images.
+        data_dir: as for `datasets.load`.
+        verbose: 0 for silence, 1 for a progress bar and a line for each epoch.
+
+    Returns:
+        The finished `Run`.
+
+    Raises:
+        RecipeError: settings that make no model.
+        DatasetError: no images.
+        RunError: the folder holds a run already, or another process trains into it; a loss that
+            is not finite.
+        OSError: the folder cannot be written.
+    """
+    folder = pathlib.Path(out)
+    if (folder / "run.json").exists():
+        raise RunError(
+            f"{folder}: holds a run already. Go on with it by train --resume {folder}, or give "
+            "another folder."
+        )
+    data = data or datasets.load(recipe.dataset, data_dir)
+    # Built once before anything is written: what cannot be built leaves no folder behind.
+    vae = _build(recipe, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    about = describe(recipe, data)
+    run = Run.create(folder, about)
+    with run.locked():
+        return _continue(run, vae, data, verbose)
+
+
+def resume(
+    folder: Any,
+    *,
+    epochs: int | None = None,
+    data: datasets.ImageData | None = None,
+    data_dir: Any = None,
+    verbose: int = 1,
+) -> Run:
+    """Go on with a run after any stop: it ends as if it had never been stopped.
+
+    Args:
+        folder: of the run.
+        epochs: how many there shall be in all; by default those of the recipe. More may be asked
+            of a finished run.
+        data: the images, if they were given to `train`.
+        data_dir: as for `datasets.load`.
+        verbose: as in `train`.
+
+    Returns:
+        The finished `Run`.
+
+    Raises:
+        RunError: no run, one with missing or damaged files or other images, another process
+            trains into it, or fewer epochs than were done.
+        DatasetError: no images.
+    """
+    run = Run(folder)
+    with run.locked():
+        if epochs is not None:
+            done = run.epochs_done
+            if epochs < done:
+                raise RunError(f"epochs: expected at least the {done} that are done, got {epochs}.")
+            run.change_epochs(epochs)
+        data = run.checked(data) if data is not None else run.load_data(data_dir)
+        return _continue(run, _build(run.recipe, data), data, verbose)
+
+
+def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
+    keras.utils.set_random_seed(recipe.seed)
+    vae = build(recipe, data.image_shape)
+    vae.optimizer.build(vae.trainable_variables)  # its slots are part of the state from the start
+    return vae
+
+
+def _continue(run: Run, vae: VAE, data: datasets.ImageData, verbose: int) -> Run:
+    state = run.load_state(vae)
+    progress = Progress() if state is None else Progress(**state)
+    run.check_files(progress.epoch)
+    recipe = run.recipe
+    parts = split(data, recipe)
+    say = print if verbose else _silent
+    say(f"data: {data.name}: {data.source}", flush=True)
+    say(
+        f"run: {recipe.name}, epochs {progress.epoch + 1} to {recipe.epochs} into {run.folder}"
+        if progress.epoch < recipe.epochs
+        else f"run: {recipe.name}, all {recipe.epochs} epochs are done in {run.folder}",
+        flush=True,
+    )
+    keeper = Keeper(run, progress, parts, say)
+    if progress.epoch < recipe.epochs:
+        train_batches = datasets.pipeline(
+            parts.train,
+            batch_size=recipe.batch_size,
+            binarization=recipe.binarization,
+            seed=recipe.seed,
+            initial_epoch=progress.epoch,
+        )
+        own = [keeper.timer, keeper]
+        vae.fit(
+            train_batches,
+            validation_data=parts.batches(parts.validation),
+            initial_epoch=progress.epoch,
+            epochs=recipe.epochs,
+            verbose=verbose,
+            callbacks=[SpeedBar(recipe.batch_size), *own] if verbose else own,
+        )
+    _finish(run, keeper, data, say)
+    return run
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    pass
+
+
+# ---------------------------------------------------------------------- data
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The images of a run: in [0, 1], and not yet binarized."""
+
+    recipe: Recipe
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def batches(self, images: np.ndarray) -> Any:
+        """For evaluation: in order, with one draw that never changes if the recipe draws."""
+        return datasets.pipeline(
+            images,
+            batch_size=500,
+            binarization=self.recipe.binarization,
+            training=False,
+            seed=self.recipe.seed,
+        )
+
+    def binarized(self, images: np.ndarray) -> np.ndarray:
+        """As `batches` has them, in one array."""
+        return datasets.binarize(images, self.recipe.binarization, seed=self.recipe.seed)
+
+
+def split(data: datasets.ImageData, recipe: Recipe) -> Parts:
+    """Hold out validation images, chosen by the recipe's seed, from the training images."""
+    count = len(data.x_train)
+    held_out = min(recipe.validation_images, count // 10)
+    if held_out < 1:
+        raise RunError(
+            f"validation_images: expected at least 1 and at least 10 training images, got "
+            f"{recipe.validation_images} and {count}."
+        )
+    if not len(data.x_test):
+        raise RunError(f"{data.name}: expected test images, got none.")
+    order = np.random.default_rng(recipe.seed).permutation(count)
+    return Parts(
+        recipe,
+        data.x_train[np.sort(order[held_out:])],
+        data.x_train[np.sort(order[:held_out])],
+        data.x_test,
+    )
+
+
+# ---------------------------------------------------------------------- epochs
+
+
+@dataclasses.dataclass
+class Progress:
+    """What of a run is not a variable of the model."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_elbo: float = -math.inf
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+
+
+class Keeper(keras.callbacks.Callback):
+    """After each epoch: test ELBO, best-so-far, picture, files; the state, which counts, last."""
+
+    def __init__(self, run: Run, progress: Progress, parts: Parts, say: Any) -> None:
+        super().__init__()
+        self.run, self.progress, self.parts, self.say = run, progress, parts, say
+        self.timer = callbacks.EpochTimer()
+        self.frames = pictures.EpochPictures(run, parts.binarized(parts.test[:16]))
+        self.test = parts.batches(parts.test)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.progress.epoch == 0:
+            self.frames.write(self.model, 0)
+            self.run.save_state(self.model, vars(self.progress))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = dict(logs or {})
+        seconds = self.timer.seconds[-1]
+        number, progress = epoch + 1, self.progress
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise RunError(
+                    f"epoch {number}: expected a finite {name}, got {value}. The run is kept as it "
+                    f"was after epoch {progress.epoch}; a lower optimizer.learning_rate may help."
+                )
+        tested = self.model.evaluate(self.test, return_dict=True, verbose=0)
+        logs |= {f"test_{name}": value for name, value in tested.items() if name != "loss"}
+        row = {"epoch": number, "seconds": seconds, **logs}
+        for name, value in row.items():
+            progress.history.setdefault(name, []).append(float(value))
+        self.frames.write(self.model, number)
+        self.run.save_model("last", self.model)
+        best = logs["val_elbo"] > progress.best_elbo
+        if best:
+            progress.best_epoch, progress.best_elbo = number, float(logs["val_elbo"])
+            for name, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
+                self.run.save_model(name, part)
+            self.run.save_model("model", self.model)
+        progress.epoch = number
+        self.run.write_history(progress.history)
+        self.run.save_state(self.model, vars(progress))
+        self.say(
+            f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
+            f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
+            f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}, {seconds:.1f} s, "
+            f"{len(self.parts.train) / seconds:,.0f} images/s",
+            flush=True,
+        )
+
+
+class SpeedBar(ProgressBar):
+    """The progress bar with images per second."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._start = time.perf_counter()
+        super().on_epoch_begin(epoch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        rate = (batch + 1) * self.batch_size / (time.perf_counter() - self._start)
+        super().on_train_batch_end(batch, {**(logs or {}), "images/s": rate})
+
+
+# ---------------------------------------------------------------------- end
+
+
+def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> None:
+    """Pictures and figures of the best epoch."""
+    vae, parts, progress = run.load_model(), keeper.parts, keeper.progress
+    x_test = parts.binarized(parts.test)
+    start = time.perf_counter()
+    written = pictures.write_final(run, vae, data, x_test, progress.history)
+    drawing = keeper.frames.seconds + time.perf_counter() - start
+    seed = run.recipe.seed
+    images = x_test[:_LIKELIHOOD_IMAGES]
+    say(f"likelihood of {len(images)} test images, {_LIKELIHOOD_SAMPLES} importance samples each:")
+    log_likelihood = np.asarray(
+        vae.log_likelihood(images, _LIKELIHOOD_SAMPLES, seed, verbose="auto" if say is print else 0)
+    )
+    best = progress.best_epoch - 1
+    tested = {
+        name: values[best] for name, values in progress.history.items() if name[:5] == "test_"
+    }
+    trained = sum(progress.history["seconds"])
+    several = len(log_likelihood) > 1
+    metrics = {
+        "recipe": run.recipe.name,
+        "remark": run.recipe.remark,
+        "dataset": data.name,
+        "source": data.source,
+        "binarization": run.recipe.binarization,
+        "training_images": len(parts.train),
+        "validation_images": len(parts.validation),
+        "test_images": len(parts.test),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "validation_elbo": progress.best_elbo,
+        **tested,
+        "last_test_elbo": progress.history["test_elbo"][-1],
+        "log_likelihood": float(log_likelihood.mean()),
+        "log_likelihood_standard_error": (
+            float(log_likelihood.std(ddof=1) / math.sqrt(len(images))) if several else None
+        ),
+        "log_likelihood_images": len(images),
+        "log_likelihood_importance_samples": _LIKELIHOOD_SAMPLES,
+        "parameters": int(vae.count_params()),
+        "encoder_parameters": int(vae.encoder.count_params()),
+        "decoder_parameters": int(vae.decoder.count_params()),
+        "seconds_of_training": trained,
+        "seconds_for_each_epoch": trained / progress.epoch,
+        "seconds_of_pictures_in_this_process": drawing,
+    }
+    run.write_json("metrics.json", metrics)
+    say(
+        f"{run.recipe.name} on {data.name}: test ELBO {metrics['test_elbo']:.2f} nats at the best "
+        f"epoch, {progress.best_epoch} of {progress.epoch}; {trained:.0f} s of training\n"
+        f"written to {run.folder.resolve()}: model.keras, last.keras, encoder.keras, "
+        f"decoder.keras, history.csv, metrics.json, {', '.join(written)}"
+    )

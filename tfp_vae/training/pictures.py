@@ -1,0 +1,106 @@
+"""The pictures of a run: a quick one after each epoch, the careful ones at the end."""
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import _files, datasets, plotting
+from tfp_vae.training.folder import Run
+from tfp_vae.vae import VAE
+
+_ROWS = 4
+_ENLARGED = 3  # each pixel of a small image is so many pixels of the picture
+
+
+class EpochPictures:
+    """4×4 decoder means of the same latent vectors, or of the same test images, in every epoch.
+
+    Written as pixels, without axes: a figure of matplotlib would cost more than an epoch of a
+    small network.
+
+    Args:
+        run: whose recipe says which of the two.
+        images: 16 test images or fewer, shape (n, height, width, channels).
+
+    Attributes:
+        seconds: spent so far.
+    """
+
+    def __init__(self, run: Run, images: np.ndarray) -> None:
+        self.run, self.images = run, images
+        generator = np.random.default_rng(run.recipe.seed)
+        self.latents = generator.normal(size=(_ROWS**2, run.recipe.latent_dim)).astype("float32")
+        self.seconds = 0.0
+
+    def write(self, vae: VAE, epoch: int) -> None:
+        start = time.perf_counter()
+        if self.run.recipe.epoch_picture == "samples":
+            means = vae.decode(tf.constant(self.latents)).mean()
+        else:
+            means = vae.reconstruct(self.images, seed=self.run.recipe.seed, sample=True)
+        path = self.run.folder / "pictures" / f"epoch-{epoch:04d}.png"
+        with _files.whole_file(path) as temporary:
+            plotting.write_image(_mosaic(np.asarray(means)), temporary)
+        self.seconds += time.perf_counter() - start
+
+
+def _mosaic(images: np.ndarray) -> np.ndarray:
+    """(n, height, width, channels) in [0, 1] to one 8-bit picture with grey lines between."""
+    images = np.clip(images, 0, 1)
+    blank = np.ones((_ROWS**2 - len(images), *images.shape[1:]), images.dtype)
+    images = (np.concatenate([images, blank]) * 255).round().astype(np.uint8)
+    scale = _ENLARGED if images.shape[1] < 100 else 1
+    images = images.repeat(scale, 1).repeat(scale, 2)
+    framed = np.pad(images, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=204)
+    _, height, width, channels = framed.shape
+    grid = framed.reshape(_ROWS, _ROWS, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(_ROWS * height, _ROWS * width, channels)[:-1, :-1]
+
+
+def write_final(
+    run: Run,
+    vae: VAE,
+    data: datasets.ImageData,
+    x_test: np.ndarray,
+    history: dict[str, list[float]],
+) -> list[str]:
+    """The history, the GIF and the recipe's pictures; gives the names of the files."""
+    title = f"{run.recipe.name}, {data.name}"
+    figures: dict[str, Any] = {"history": plotting.history(history, title=title)}
+    for name in run.recipe.pictures:
+        figure = draw(name, run, vae, data, x_test, title)
+        if figure is not None:
+            figures[name] = figure
+    for name, figure in figures.items():
+        plotting.save(figure, run.folder / f"{name}.png")
+    plotting.training_gif(run.pictures(), run.folder / "training.gif")
+    return [*(f"{name}.png" for name in figures), "training.gif", "pictures/"]
+
+
+def draw(
+    name: str, run: Run, vae: VAE, data: datasets.ImageData, x_test: np.ndarray, title: str
+) -> Any:
+    """One of `recipes.PICTURES` as a figure; `None` where this run can have none."""
+    if name == "manifold":
+        if run.recipe.latent_dim != 2:
+            return None
+        title = f"{title}: decoder means at the prior's 5% to 95% quantiles"
+        return plotting.latent_manifold(vae, run.recipe.manifold_cells, title=title)
+    if name == "scatter":
+        if run.recipe.latent_dim < 2 or data.y_test is None:
+            return None
+        title = f"{title}: posterior means of the test images"
+        return plotting.latent_scatter(
+            vae, x_test, data.y_test, class_names=data.class_names, title=title
+        )
+    if name == "reconstructions":
+        return plotting.reconstructions(vae, x_test, title=f"{title}: test images")
+    if name == "samples":
+        return plotting.samples(vae, seed=run.recipe.seed, title=f"{title}: draws of the prior")
+    if name == "interpolation":
+        pairs = min(5, len(x_test) // 2)
+        a, b = x_test[:pairs], x_test[pairs : 2 * pairs]
+        return plotting.interpolation(vae, a, b, title=f"{title}: from test image to test image")
+    return plotting.binarization(vae, data.x_test[0], x_test[0], title=f"{title}: a test image")
