@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tfp_vae import VAE, cli, networks, priors
+from tfp_vae import VAE, cli, datasets, networks, priors, training
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,107 @@ def test_datasets_says_where_each_would_come_from(tmp_path, monkeypatch, capsys)
     assert "not here" in lines["cifar10"]
 
 
+# --------------------------------------------------------------------- a run, from end to end
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The fixed spellings, in a process of their own."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = run(
+        "train", "mlp-fashion-2d", "--dataset", "digits", "--epochs", 1, "--batch-size", 50,
+        "--seed", 3, "--out", out, "--set", "encoder.units=[9]", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_train_prints_the_figures_alone_and_the_rest_aside(trained):
+    out, done = trained
+    metrics = json.loads(done.stdout)
+    assert metrics["run"] == str(out)
+    assert {key: metrics[key] for key in metrics if key != "run"} == json.loads(
+        (out / "metrics.json").read_text()
+    )
+    assert (metrics["dataset"], metrics["epochs"]) == ("digits", 1)
+    assert "epoch 1/1: test ELBO" in done.stderr
+    assert "images/s" in done.stderr
+    recipe = json.loads((out / "run.json").read_text())["recipe"]
+    assert (recipe["seed"], recipe["batch_size"], recipe["encoder"]["units"]) == (3, 50, [9])
+
+
+def test_recipes_are_listed(capsys):
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert cli.main(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [line.split()[0] for line in lines] == list(listed)
+    assert listed["cvae-mnist-2d"]["batch_size"] == 32
+
+
+def result_of(capsys, *arguments):
+    assert cli.main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_sample_follows_its_seed(trained, tmp_path, capsys):
+    out = tmp_path / "a.npy"
+    assert result_of(capsys, "sample", trained[0], "-n", 5, "--seed", 1, "--out", out) == {
+        "written": str(out), "images": 5,
+    }  # fmt: skip
+    first = np.load(out)
+    assert first.shape == (5, 28, 28, 1)
+    result_of(capsys, "sample", trained[0], "-n", 5, "--seed", 1, "--out", out)
+    np.testing.assert_array_equal(np.load(out), first)
+    result_of(capsys, "sample", trained[0], "-n", 5, "--seed", 2, "--out", out)
+    assert not np.array_equal(np.load(out), first)
+    result_of(capsys, "sample", trained[0], "-n", 5, "--draw", "--out", out)
+    assert set(np.unique(np.load(out))) == {0, 1}
+
+
+def test_what_is_written_is_what_the_model_says(trained, tmp_path, capsys):
+    """The run's own images, grey as it was trained on."""
+    vae = training.Run(trained[0]).load_model()
+    x = datasets.load("digits").x_test
+    paths = [tmp_path / name for name in ("r.npy", "i.npy", "e.csv", "e.npz")]
+    result_of(capsys, "reconstruct", trained[0], "--images", 7, "--out", paths[0])
+    np.testing.assert_allclose(np.load(paths[0]), vae.reconstruct(x[:7]), rtol=1e-5)
+    result_of(capsys, "interpolate", trained[0], "--from", 3, "--to", 5, "--steps", 4,
+              "--out", paths[1])  # fmt: skip
+    np.testing.assert_allclose(np.load(paths[1]), vae.interpolate(x[3], x[5], 4), rtol=1e-5)
+    q = vae.encode(x)
+    for path in paths[2:]:
+        assert result_of(capsys, "encode", trained[0], "--out", path)["images"] == 299
+    table = np.genfromtxt(paths[2], delimiter=",", names=True)
+    assert table.dtype.names == ("label", "mean_0", "mean_1", "stddev_0", "stddev_1")
+    np.testing.assert_allclose(table["mean_1"], q.mean()[:, 1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["stddev_0"], q.stddev()[:, 0], rtol=1e-4)
+    with np.load(paths[3]) as arrays:
+        np.testing.assert_array_equal(arrays["label"], datasets.load("digits").y_test)
+        np.testing.assert_allclose(arrays["mean"], q.mean(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("picture", [*cli._PICTURES[:-1], "epoch"])
+def test_plot_of_a_run(picture, trained, tmp_path, capsys):
+    import imageio.v3 as iio
+
+    out = tmp_path / f"x.{'gif' if picture == 'gif' else 'png'}"
+    more = ["--epoch", 1] if picture == "epoch" else []
+    result_of(capsys, "plot", picture, trained[0], "--out", out, *more)
+    assert np.ptp(iio.imread(out)) > 20
+
+
+def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):
+    result = result_of(capsys, "evaluate", trained[0], "--images", 20, "--samples", 5)
+    assert (result["dataset"], result["binarization"]) == ("digits", "none")
+
+
+def test_resume_asks_for_more_epochs(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet")
+    assert result["epochs"] == 2
+
+
 BAD = [
     pytest.param(["evaluate", "absent.keras"], "absent.keras: there is no such file", id="absent"),
     pytest.param(["evaluate", "{model}", "--dataset", "minst"], "mnist", id="misspelt data set"),
@@ -110,6 +212,7 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(arguments, message, model, 
         pytest.param(["plot", "portrait", "m.keras"], id="unknown picture"),
         pytest.param(["evaluate", "m.keras", "--samples", "many"], id="no number"),
         pytest.param(["evaluate", "m.keras", "--seed", "-1"], id="negative seed"),
+        pytest.param(["train", "ae-mnist", "--epochs", "0"], id="no epochs"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):
@@ -117,3 +220,28 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage: tfp-vae" in capsys.readouterr().err
+
+
+USAGE = [
+    (["train"], "expected either a recipe or --resume"),
+    (["train", "cvae-mnist2d"], "Did you mean 'cvae-mnist-2d'"),
+    (["train", "ae-mnist", "--set", "epoch=3"], "Did you mean 'epochs'"),
+    (["train", "ae-mnist", "--set", "epochs"], "expected NAME=VALUE, got 'epochs'"),
+    (["train", "ae-mnist", "--dataset", "digits", "--set", "encoder.unit=[3]"], "mean 'units'"),
+    (["train", "--resume", "{run}", "--seed", "5"], "was trained with seed = 3, got 5"),
+    (["train", "--resume", "{run}", "--dataset", "mnist"], "with dataset = digits, got mnist"),
+    (["train", "--resume", "{run}", "--out", "x"], "stays in its folder"),
+    (["plot", "epoch", "{run}"], "--epoch N goes with the picture epoch"),
+    (["encode", "{run}", "--out", "e.png"], "expected a name in .csv or .npz, got 'e.png'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [pytest.param(*u, id=u[1]) for u in USAGE])
+def test_what_makes_no_sense_is_one_line_and_exit_code_2(arguments, message, trained, capsys):
+    before = sorted(trained[0].rglob("*"))
+    assert cli.main([a.format(run=trained[0]) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert message in line
+    assert sorted(trained[0].rglob("*")) == before

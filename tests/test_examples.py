@@ -103,3 +103,44 @@ def test_train_mnist_fails_before_training_with_one_message(arguments, message, 
     assert message in last
     assert "Traceback" not in done.stderr
     assert "epoch 1" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """60 + 12 images of noise with labels: enough to run an example from end to end."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (72, 28, 28), dtype=np.uint8)
+    labels = np.arange(72) % 3
+    np.savez(path, x_train=pixels[:60], y_train=labels[:60], x_test=pixels[60:], y_test=labels[60:])
+    return path
+
+
+def test_tfp_tutorial_runs_on_our_layers(few, tmp_path):
+    done = run("tfp_tutorial.py", "--dataset", few, "--epochs", 1, "--batch-size", 30, "--out",
+               "out", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["steps"] == 2
+    twice = metrics["with the KL twice, as the tutorial's 119.5"]
+    assert twice == pytest.approx(metrics["negative test ELBO"] + metrics["test KL"])
+
+
+def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):
+    names = ["mlp-fashion-2d", "conv-fashion-2d", "ae-mnist", "vae-mnist"]
+    arguments = [*names, "--dataset", few, "--epochs", 1, "--out", "out"]
+    done = run("reproduce.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert [row["recipe"] for row in rows] == names
+    for row in rows:
+        gap = row["reconstruction"] - row["KL"] - row["test ELBO"]
+        assert gap == pytest.approx(0, abs=1e-2)
+    assert len((tmp_path / "out" / "table.md").read_text().splitlines()) == 6
+    probe = json.loads((tmp_path / "out" / "latent_probe.json").read_text())
+    assert set(probe) == set(names[:2])
+    assert (tmp_path / "out" / "autoencoder.png").stat().st_size > 1000
+    # A second call finds the runs and trains nothing.
+    before = (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns
+    assert run("reproduce.py", *arguments, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns == before

@@ -70,6 +70,23 @@ def test_normal_likelihood_of_the_conv_decoder_keeps_pixels_and_kinds_apart():
     np.testing.assert_allclose(p.stddev(), np.logaddexp(0, maps[..., 3:]), rtol=1e-4)
 
 
+@pytest.mark.parametrize("likelihood", networks._LIKELIHOODS)
+def test_layered_decoder_takes_an_image_or_a_vector_of_parameters(likelihood):
+    count = networks._LIKELIHOODS[likelihood].params_size((4, 6, 3)) // 72
+    as_vector = [{"layer": "Dense", "units": 72 * count}]
+    as_image = [*as_vector, {"layer": "Reshape", "target_shape": [4, 6, 3 * count]}]
+    for body in (as_vector, as_image):
+        decoder = networks.layered_decoder((4, 6, 3), 2, body=body, likelihood=likelihood)
+        p = decoder(np.zeros((5, 2), "float32"))
+        assert (p.batch_shape, p.event_shape) == ((5,), (4, 6, 3))
+    # Of an image the first channels are the first kind of parameter.
+    kernel = np.zeros((2, 72 * count))
+    bias = np.tile(np.repeat(np.arange(count), 3) * 50.0, 24)
+    decoder.layers[0].set_weights([kernel, bias])
+    if likelihood == "normal":
+        assert (decoder(np.zeros((1, 2), "float32")).mean().numpy() == 0).all()
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, (3, 5)], ids=str)
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_last_layer_is_keras_own_layer(kernel_size, activation, rng):
@@ -129,6 +146,14 @@ BAD = [
                  id="posterior"),
     pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, padding="full"), "got 'full'",
                  id="padding"),
+    pytest.param(lambda: networks.layered_encoder((4, 4, 1), 2, body=[{"layer": "Lambda"}]),
+                 "class in keras.layers, got 'Lambda'", id="code as a layer"),
+    pytest.param(lambda: networks.layered_encoder((4, 4, 1), 2, body=[{"layer": "deserialize"}]),
+                 "got 'deserialize'", id="no layer"),
+    pytest.param(lambda: networks.layered_encoder((4, 4, 1), 2, body=[{"layer": "Dense"}]),
+                 "^Dense: .*units", id="layer without its argument"),
+    pytest.param(lambda: networks.layered_decoder((4, 4, 1), 2, body=[keras.layers.Dense(15)]),
+                 r"ends in the shape \(4, 4, 1\).*got \(15,\)", id="body of another size"),
 ]  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_best_model_is_that_of_the_best_validation_epoch(images, tmp_path):
         recipe(images, **{"optimizer.learning_rate": spoiled}), tmp_path / "run", verbose=0
     )
     history = run.history()
-    best = int(np.argmax(history["val_elbo"])) + 1
+    best = int(np.argmin(history["val_loss"])) + 1
     assert best < 3
     metrics = run.metrics()
     assert (metrics["best_epoch"], metrics["test_elbo"]) == (best, history["test_elbo"][best - 1])
@@ -229,8 +229,6 @@ def test_killed_at_random_moments_is_never_stopped(images, tmp_path, start):
         process.kill()
         assert process.wait() == -signal.SIGKILL, f"it was done before kill {kill + 1}"
         arguments = command("train", "--resume", out, "--quiet")
-    for leftover in out.rglob(".*-*"):  # a file that was being written when its process died
-        leftover.unlink()
     process = start(arguments)
     assert process.wait() == 0, (tmp_path / "said").read_text()
     assert_same_run(whole.folder, out)
@@ -325,7 +323,7 @@ def test_one_flipped_byte_in_the_state_is_found(copied):
 def test_other_images_are_refused(copied, images):
     data = datasets.load(images)
     data.x_test[0, 0, 0] = 1
-    with pytest.raises(RunError, match="expected the images of .* got others"):
+    with pytest.raises(RunError, match=r"expected the images of .* got others"):
         training.resume(copied, epochs=4, data=data, verbose=0)
 
 
@@ -336,7 +334,7 @@ def test_fewer_epochs_than_done(copied):
 
 def test_loss_that_explodes_stops_and_keeps_the_run(images, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(RunError, match="expected a finite .* after epoch 0"):
+    with pytest.raises(RunError, match=r"expected a finite .* after epoch 0"):
         training.train(
             recipe(images, **{"optimizer": {"name": "SGD", "learning_rate": 1e20}}),
             out, verbose=0,

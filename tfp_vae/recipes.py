@@ -38,7 +38,7 @@ class Recipe:
         epochs: passes over the training images.
         seed: of weights, order, draws and the choice of validation images.
         validation_images: how many training images, at most a tenth of them, are held out to
-            choose the best epoch. Nothing is chosen by the test images.
+            choose the best epoch, by their loss. Nothing is chosen by the test images.
         epoch_picture: what is drawn after each epoch: "samples", the decoder's means at 16 latent
             vectors fixed before training, or "reconstructions", those of 16 test images.
         pictures: what is drawn at the end, besides the history and the GIF.
@@ -59,7 +59,7 @@ class Recipe:
     batch_size: int
     epochs: int
     seed: int = 0
-    validation_images: int = 2000
+    validation_images: int = 1000
     epoch_picture: str = "samples"
     pictures: tuple[str, ...] = ("reconstructions", "samples")
     manifold_cells: int = 20

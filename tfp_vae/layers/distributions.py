@@ -403,8 +403,9 @@ class IndependentQuantizedLogistic(_ImageDistribution):
         loc, log_scale = tf.split(params, 2, axis=-1)
         pixels = QuantizedLogistic(
             loc=_reshape_event(loc, event_shape) + 0.5,
-            # Below a hundredth of a bin nothing changes but the risk of an overflow.
-            scale=tf.exp(tf.maximum(_reshape_event(log_scale, event_shape), -10.0)) / 5,
+            # From a hundredth of a bin to thousands of images' range: beyond, nothing changes but
+            # the risk of an overflow.
+            scale=tf.exp(tf.clip_by_value(_reshape_event(log_scale, event_shape), -10, 10)) / 5,
             validate_args=validate_args,
         )
         return _independent(pixels, event_shape, name=name or "IndependentQuantizedLogistic")

@@ -75,4 +75,8 @@ class QuantizedLogistic(tfd.Distribution):
 
     def _mode(self) -> tf.Tensor:
         levels = tf.cast(_LEVELS - 1, self.dtype)
-        return tf.round(tf.clip_by_value(self.loc, 0, 1) * levels) / levels
+        inside = tf.round(tf.clip_by_value(self.loc, 0, 1) * levels) / levels
+        # Of a wide distribution the open bins at the ends may hold more than the one in its middle.
+        candidates = tf.stack([inside, tf.zeros_like(inside), tf.ones_like(inside)])
+        best = tf.argmax(self.log_prob(candidates), 0)
+        return tf.where(best == 0, inside, tf.cast(best - 1, self.dtype))

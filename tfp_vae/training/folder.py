@@ -35,7 +35,7 @@ class Run:
     ============================= ==============================================================
     ``run.json``                  the whole recipe, versions, data and its fingerprint
     ``history.csv``               a row for each epoch: seconds, and the logs in nats
-    ``model.keras``               the model of the best epoch, by the ELBO of validation images
+    ``model.keras``               the model of the epoch with the lowest loss of validation images
     ``encoder.keras``, ``decoder.keras``  its two parts
     ``last.keras``                the model of the last epoch
     ``state.npz``                 what `resume` needs: all variables, the optimizer's and seeds'
@@ -181,6 +181,11 @@ class Run:
             path = self.folder / f"{name}.keras"
             if not path.is_file():
                 raise RunError(f"{path}: expected the model after {epoch} epochs, got no file.")
+
+    def tidy(self) -> None:
+        """Take away the halves of files that a killed process was writing."""
+        for path in (*self.folder.glob(".*-*"), *(self.folder / "pictures").glob(".*-*")):
+            path.unlink()
 
     def save_model(self, name: str, model: keras.Model) -> None:
         with _files.whole_file(self.folder / f"{name}.keras") as path:

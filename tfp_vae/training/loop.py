@@ -115,6 +115,7 @@ def _continue(run: Run, vae: VAE, data: datasets.ImageData, verbose: int) -> Run
     state = run.load_state(vae)
     progress = Progress() if state is None else Progress(**state)
     run.check_files(progress.epoch)
+    run.tidy()
     recipe = run.recipe
     parts = split(data, recipe)
     say = print if verbose else _silent
@@ -207,7 +208,7 @@ class Progress:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_elbo: float = -math.inf
+    best_loss: float = math.inf
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
@@ -243,9 +244,11 @@ class Keeper(keras.callbacks.Callback):
             progress.history.setdefault(name, []).append(float(value))
         self.frames.write(self.model, number)
         self.run.save_model("last", self.model)
-        best = logs["val_elbo"] > progress.best_elbo
+        # The negative ELBO, unless the KL's weight is not 1: of an autoencoder the ELBO is best
+        # before it has learnt anything.
+        best = logs["val_loss"] < progress.best_loss
         if best:
-            progress.best_epoch, progress.best_elbo = number, float(logs["val_elbo"])
+            progress.best_epoch, progress.best_loss = number, float(logs["val_loss"])
             for name, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
                 self.run.save_model(name, part)
             self.run.save_model("model", self.model)
@@ -311,7 +314,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "test_images": len(parts.test),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
-        "validation_elbo": progress.best_elbo,
+        "validation_elbo": progress.history["val_elbo"][best],
         **tested,
         "last_test_elbo": progress.history["test_elbo"][-1],
         "log_likelihood": float(log_likelihood.mean()),

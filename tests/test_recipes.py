@@ -1,0 +1,134 @@
+"""Recipes against the table of the systems they reproduce."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfp_vae import recipes, training
+from tfp_vae.recipes import RecipeError
+
+CVAE = {"images": (28, 28, 1), "encoder": [(13, 13, 32), (6, 6, 64)],
+        "decoder": [(7, 7, 32), (14, 14, 64), (28, 28, 32), (28, 28, 1)]}  # fmt: skip
+# The parameters are counted by hand: kernel * kernel * in * out + out of each layer.
+ROWS = {
+    "cvae-mnist-50d": {**CVAE, "parameters": (249_316, 117_217), "row": (50, 100, 100, 1e-4)},
+    "cvae-mnist-2d": {**CVAE, "parameters": (28_036, 41_953), "row": (2, 32, 10, 1e-4)},
+    "cvae-mnist-2d-long": {**CVAE, "parameters": (28_036, 41_953), "row": (2, 100, 100, 1e-4)},
+    "cvae-mnist-saved": {**CVAE, "parameters": (249_316, 117_217), "row": (50, 100, 100, 1e-4)},
+    "mlp-fashion-2d": {
+        "images": (28, 28, 1), "encoder": [(256,), (4,)], "decoder": [(256,), (784,)],
+        "parameters": (201_988, 202_256), "row": (2, 100, 50, 1e-3),
+    },
+    "conv-fashion-2d": {
+        "images": (28, 28, 1),
+        "encoder": [(14, 14, 32), (7, 7, 32), (128,), (4,)],
+        "decoder": [(128,), (1568,), (7, 7, 32), (14, 14, 32), (14, 14, 32), (29, 29, 32),
+                    (28, 28, 1)],
+        "parameters": (211_172, 230_913), "row": (2, 100, 15, 1e-3),
+    },
+    "mlp-mnist": {
+        "images": (28, 28, 1), "encoder": [(500,), (200,), (20,)],
+        "decoder": [(200,), (500,), (784,)], "parameters": (496_720, 495_484),
+        "row": (10, 100, 50, 1e-3),
+    },
+    "mlp-mnist-gaussian": {
+        "images": (28, 28, 1), "encoder": [(500,), (200,), (20,)],
+        "decoder": [(200,), (500,), (784,)], "parameters": (496_720, 495_484),
+        "row": (10, 100, 50, 1e-3),
+    },
+    "ae-mnist": {
+        "images": (28, 28, 1), "encoder": [(500,), (200,), (4,)],
+        "decoder": [(200,), (500,), (784,)], "parameters": (493_504, 493_884),
+        "row": (2, 100, 10, 1e-3),
+    },
+    "cvae-mnist-512": {
+        "images": (28, 28, 1), "encoder": [(13, 13, 512), (6, 6, 512)],
+        "decoder": [(7, 7, 32), (14, 14, 512), (28, 28, 512), (28, 28, 1)],
+        "parameters": (2_438_660, 2_517_089), "row": (2, 32, 10, 1e-4),
+    },
+    "cvae-cifar10": {
+        "images": (32, 32, 3), "encoder": [(15, 15, 32), (7, 7, 64)],
+        "decoder": [(8, 8, 32), (16, 16, 64), (32, 32, 32), (32, 32, 6)],
+        "parameters": (822_464, 302_886), "row": (128, 100, 50, 1e-4),
+    },
+}  # fmt: skip
+
+
+def test_every_row_has_a_recipe():
+    assert set(recipes.RECIPES) == set(ROWS)
+
+
+def is_subsequence(wanted, shapes):
+    remaining = iter(shapes)
+    return all(shape in remaining for shape in wanted)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_recipe_is_its_row_and_trains(name):
+    row, recipe = ROWS[name], recipes.get(name)
+    rate = recipe.optimizer["learning_rate"]
+    assert (recipe.latent_dim, recipe.batch_size, recipe.epochs, rate) == row["row"]
+    vae = training.build(recipe, row["images"])
+    assert (vae.encoder.count_params(), vae.decoder.count_params()) == row["parameters"]
+    for part in ("encoder", "decoder"):
+        shapes = [tuple(layer.output.shape[1:]) for layer in getattr(vae, part).layers]
+        assert is_subsequence(row[part], shapes), shapes
+    x = np.random.default_rng(0).integers(0, 2, (8, *row["images"])).astype("float32")
+    before = vae.get_weights()
+    history = vae.fit(x, batch_size=4, verbose=0).history
+    assert np.isfinite([values[-1] for values in history.values()]).all()
+    changed = [not np.array_equal(a, b) for a, b in zip(before, vae.get_weights(), strict=True)]
+    assert np.mean(changed) > 0.9
+
+
+def test_what_the_table_says_of_data_and_objective():
+    for name, recipe in recipes.RECIPES.items():
+        cvae = name.startswith("cvae")
+        assert recipe.use_exact_kl != cvae
+        assert recipe.binarization == ("threshold" if name.startswith("cvae-mnist") else "none")
+        assert recipe.kl_weight == (0 if name == "ae-mnist" else 1)
+        # Grey pixels under a Bernoulli formula: a reader of the figures must be told.
+        bernoulli = recipe.decoder.get("likelihood", "bernoulli") == "bernoulli"
+        if recipe.binarization == "none" and bernoulli:
+            assert "no density" in recipe.remark
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_recipe_goes_through_json(name):
+    recipe = recipes.get(name)
+    assert recipes.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_replace_leaves_the_original_alone():
+    recipe = recipes.get("cvae-mnist-2d")
+    other = recipe.replace(epochs=3, **{"optimizer.learning_rate": 1, "decoder.units": [5]})
+    assert (other.epochs, other.optimizer["learning_rate"], other.decoder["units"]) == (3, 1, [5])
+    assert recipe.epochs == 10
+    assert "units" not in recipe.decoder
+
+
+BAD = [
+    pytest.param(lambda r: recipes.get("cvae-minst-2d"), "Did you mean 'cvae-mnist-2d'", id="name"),
+    pytest.param(lambda r: r.replace(epoch=3), "Did you mean 'epochs'", id="setting"),
+    pytest.param(lambda r: r.replace(**{"optimiser.learning_rate": 3}), "Did you mean 'optimizer'",
+                 id="dotted"),
+    pytest.param(lambda r: r.replace(**{"epochs.first": 3}), "epochs has no parts", id="no parts"),
+    pytest.param(lambda r: r.replace(epochs=0), "epochs: expected at least 1, got 0", id="zero"),
+    pytest.param(lambda r: r.replace(epochs="10"), "epochs: expected an integer", id="text"),
+    pytest.param(lambda r: r.replace(batch_size=True), "batch_size: expected an", id="boolean"),
+    pytest.param(lambda r: r.replace(kl_weight=-1), "kl_weight: expected at least 0", id="weight"),
+    pytest.param(lambda r: r.replace(kl_weight=float("nan")), "kl_weight: expected at", id="nan"),
+    pytest.param(lambda r: r.replace(binarization="treshold"), "Did you mean 'threshold'",
+                 id="binarization"),
+    pytest.param(lambda r: r.replace(pictures=["manifolds"]), "Did you mean 'manifold'", id="pic"),
+    pytest.param(lambda r: r.replace(encoder=[]), "encoder: expected a table", id="table"),
+    pytest.param(lambda r: recipes.Recipe.from_dict({"name": "x"}), "expected the settings",
+                 id="missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_bad_input(call, message):
+    with pytest.raises(RecipeError, match=message):
+        call(recipes.get("cvae-mnist-2d"))
