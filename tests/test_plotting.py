@@ -151,6 +151,25 @@ def test_manifold_in_colour_and_clipped():
     )
 
 
+def test_four_states_of_one_image(vae):
+    grey = np.linspace(0, 1, 24, dtype="float32").reshape(SHAPE)
+    binary = (grey >= 0.5).astype("float32")
+    shows = shown(plotting.binarization(vae, grey, binary))
+    height, width = SHAPE[:2]
+    quarters = [shows[a : a + height, b : b + width] for a in (0, height) for b in (0, width)]
+    means = vae.reconstruct(binary[None]).numpy()[0, ..., 0]
+    expected = [grey[..., 0], binary[..., 0], means, means >= 0.5]
+    for quarter, image in zip(quarters, expected, strict=True):
+        np.testing.assert_allclose(quarter, image, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_is_written_as_it_is(tmp_path, channels, rng):
+    pixels = rng.integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    plotting.write_image(pixels, tmp_path / "x.png")
+    np.testing.assert_array_equal(iio.imread(tmp_path / "x.png").reshape(5, 7, channels), pixels)
+
+
 # ---------------------------------------------------------------------- latent scatter
 
 

@@ -5,8 +5,8 @@ turns grey pixels into zeros and ones, and `pipeline` makes the batches that `VA
 Nothing is ever unpickled, and a file that cannot be trusted is named in a `DatasetError`.
 """
 
-from tfp_vae.datasets.common import DatasetError, ImageData
+from tfp_vae.datasets.common import AbsentError, DatasetError, ImageData
 from tfp_vae.datasets.loading import available, load
 from tfp_vae.datasets.pipelines import binarize, pipeline
 
-__all__ = ["DatasetError", "ImageData", "available", "binarize", "load", "pipeline"]
+__all__ = ["AbsentError", "DatasetError", "ImageData", "available", "binarize", "load", "pipeline"]
