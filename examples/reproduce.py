@@ -13,6 +13,7 @@ plain autoencoder beside its VAE.
 import argparse
 import json
 import pathlib
+import statistics
 import sys
 
 DEFAULT = (
@@ -86,15 +87,21 @@ def settings(name: str, args: argparse.Namespace):
 
 
 def trained(name: str, args: argparse.Namespace):
+    """The finished run: as it is found, gone on with, or new."""
     from tfp_vae import training
 
-    folder = args.out / name
-    if (folder / "run.json").exists():
-        run = training.Run(folder)
-        if (folder / "metrics.json").exists() and run.epochs_done >= run.recipe.epochs:
+    folder, recipe = args.out / name, settings(name, args)
+    if not (folder / "run.json").exists():
+        return training.train(recipe, folder, data_dir=args.data_dir)
+    run = training.Run(folder)
+    if run.recipe.replace(epochs=recipe.epochs) != recipe:
+        raise ValueError(f"{folder}: was trained with other settings. Give another --out.")
+    try:
+        if run.metrics()["epochs"] == recipe.epochs:
             return run
-        return training.resume(folder, data_dir=args.data_dir)
-    return training.train(settings(name, args), folder, data_dir=args.data_dir)
+    except training.RunError:
+        pass  # it was stopped
+    return training.resume(folder, epochs=recipe.epochs, data_dir=args.data_dir)
 
 
 # ---------------------------------------------------------------------- table
@@ -111,14 +118,15 @@ def write_table(runs: list, out: pathlib.Path) -> None:
                 "latents": recipe.latent_dim,
                 "batch": recipe.batch_size,
                 "epochs": metrics["epochs"],
-                "optimizer": f"{recipe.optimizer['name']} {recipe.optimizer['learning_rate']:g}",
+                "optimizer": " ".join(map(str, recipe.optimizer.values())),
+                "test ELBO, last epoch": metrics["last_test_elbo"],
                 "best epoch": metrics["best_epoch"],
-                "test ELBO": metrics["test_elbo"],
+                "test ELBO, best epoch": metrics["test_elbo"],
                 "reconstruction": metrics["test_reconstruction"],
                 "KL": metrics["test_kl"],
-                "log p(x)": metrics["log_likelihood"],
+                "log p(x), 500 test images, 100 importance samples": metrics["log_likelihood"],
                 "± standard error": metrics["log_likelihood_standard_error"],
-                "seconds for an epoch": sorted(run.history()["seconds"])[metrics["epochs"] // 2],
+                "seconds for an epoch (median)": statistics.median(run.history()["seconds"]),
                 "parameters": metrics["parameters"],
             }
         )

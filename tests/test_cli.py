@@ -174,6 +174,9 @@ def test_resume_asks_for_more_epochs(trained, tmp_path, capsys):
     folder = shutil.copytree(trained[0], tmp_path / "run")
     result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet")
     assert result["epochs"] == 2
+    same = ["--dataset", "DIGITS", "--set", "encoder.units=[9]", "--seed", 3]
+    result = result_of(capsys, "train", "--resume", folder, "--set", "epochs=3", "--quiet", *same)
+    assert result["epochs"] == 3
 
 
 BAD = [
@@ -230,6 +233,8 @@ USAGE = [
     (["train", "ae-mnist", "--dataset", "digits", "--set", "encoder.unit=[3]"], "mean 'units'"),
     (["train", "--resume", "{run}", "--seed", "5"], "was trained with seed = 3, got 5"),
     (["train", "--resume", "{run}", "--dataset", "mnist"], "with dataset = digits, got mnist"),
+    (["train", "--resume", "{run}", "--set", "epoch=4"], "Did you mean 'epochs'"),
+    (["train", "--resume", "{run}", "--set", "encoder.units=[4]"], "'units': [9]}, got"),
     (["train", "--resume", "{run}", "--out", "x"], "stays in its folder"),
     (["plot", "epoch", "{run}"], "--epoch N goes with the picture epoch"),
     (["encode", "{run}", "--out", "e.png"], "expected a name in .csv or .npz, got 'e.png'"),

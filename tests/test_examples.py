@@ -134,7 +134,7 @@ def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
     assert [row["recipe"] for row in rows] == names
     for row in rows:
-        gap = row["reconstruction"] - row["KL"] - row["test ELBO"]
+        gap = row["reconstruction"] - row["KL"] - row["test ELBO, best epoch"]
         assert gap == pytest.approx(0, abs=1e-2)
     assert len((tmp_path / "out" / "table.md").read_text().splitlines()) == 6
     probe = json.loads((tmp_path / "out" / "latent_probe.json").read_text())
@@ -144,3 +144,6 @@ def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):
     before = (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns
     assert run("reproduce.py", *arguments, cwd=tmp_path).returncode == 0
     assert (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns == before
+    done = run("reproduce.py", *names, "--dataset", "digits", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "was trained with other settings" in done.stderr

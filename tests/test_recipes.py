@@ -106,6 +106,8 @@ def test_replace_leaves_the_original_alone():
     assert (other.epochs, other.optimizer["learning_rate"], other.decoder["units"]) == (3, 1, [5])
     assert recipe.epochs == 10
     assert "units" not in recipe.decoder
+    recipe.encoder["filters"] = [1]
+    assert "filters" not in recipes.get("cvae-mnist-2d").encoder
 
 
 BAD = [

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -93,6 +94,14 @@ def assert_same_run(a, b):
         one, other = (keras.saving.load_model(run / f"{name}.keras") for run in (a, b))
         for v, w in zip(one.weights, other.weights, strict=True):
             np.testing.assert_array_equal(v, w)
+    metrics, histories = (
+        [getattr(training.Run(run), name)() for run in (a, b)] for name in ("metrics", "history")
+    )
+    for each in (*metrics, *histories):
+        for name in [name for name in each if "seconds" in name]:
+            each.pop(name)
+    assert metrics[0] == metrics[1]
+    assert histories[0] == histories[1]
     for path in (a / "pictures").iterdir():
         assert path.read_bytes() == (b / "pictures" / path.name).read_bytes()
     assert sorted(p.name for p in a.rglob("*")) == sorted(p.name for p in b.rglob("*"))
@@ -161,9 +170,25 @@ def test_likelihood_in_the_metrics_is_that_of_the_best_model(finished, images):
     assert metrics["log_likelihood_importance_samples"] == 100
 
 
-def test_no_picture_is_counted_as_training(finished):
-    """The epoch's picture takes no part of a figure library's time."""
-    assert finished.metrics()["seconds_of_training"] == sum(finished.history()["seconds"])
+def test_no_picture_is_counted_as_training(images, tmp_path, monkeypatch):
+    """By a clock that goes on by a millisecond at each look, and by an hour in each picture."""
+    now = [0.0]
+
+    def look():
+        now[0] += 1e-3
+        return now[0]
+
+    write = training.pictures.EpochPictures.write
+
+    def slow(self, vae, epoch):
+        now[0] += 3600
+        write(self, vae, epoch)
+
+    monkeypatch.setattr("tfp_vae.callbacks.time", types.SimpleNamespace(perf_counter=look))
+    monkeypatch.setattr(training.pictures.EpochPictures, "write", slow)
+    run = training.train(recipe(images, epochs=2), tmp_path / "run", verbose=0)
+    assert 0 < max(run.history()["seconds"]) < 1
+    assert run.metrics()["seconds_of_training"] == sum(run.history()["seconds"])
 
 
 # --------------------------------------------------------------------- stops
@@ -253,16 +278,108 @@ def test_interrupt_keeps_the_epochs_and_exits_130(images, tmp_path, start):
 
 
 def test_two_processes_into_one_folder(copied, images):
-    run = training.Run(copied)
-    with run.locked(), pytest.raises(RunError, match="another process is training into"):
+    with (
+        training.folder.locked(copied),
+        pytest.raises(RunError, match="another process is training into"),
+    ):
         training.resume(copied, epochs=4, verbose=0)
     with pytest.raises(RunError, match="holds a run already"):
         training.train(recipe(images), copied, verbose=0)
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
+    """Both found an empty folder; one was quicker to begin."""
+    build = training.loop.build
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(training.loop, "build", build)
+        training.train(recipe(images, epochs=1), tmp_path / "run", verbose=0)
+        return build(*arguments)
+
+    monkeypatch.setattr(training.loop, "build", overtaken)
+    with pytest.raises(RunError, match="holds a run already"):
+        training.train(recipe(images, seed=9), tmp_path / "run", verbose=0)
+    assert training.Run(tmp_path / "run").metrics()["epochs"] == 1
+    assert training.Run(tmp_path / "run").recipe.seed == 0
+
+
+# Every write after an epoch, in turn: the process dies just before it.
+WRITES = ["save_state", "save_model", "write_history", "write_json"]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("resumed_to", [2, 3])
+def test_stopped_before_each_write(finished, images, tmp_path, monkeypatch, write, resumed_to):
+    """In the second epoch; then ended there, or taken to the third."""
+    out = tmp_path / "run"
+    training.train(recipe(images, epochs=1), out, verbose=0)
+    with monkeypatch.context() as patch:
+
+        def die(*arguments, **options):
+            raise KeyboardInterrupt
+
+        patch.setattr(training.Run, write, die)
+        with pytest.raises(KeyboardInterrupt):
+            training.resume(out, epochs=2, verbose=0)
+    run = training.resume(out, epochs=resumed_to, verbose=0)
+    if resumed_to == 3:
+        assert_same_run(finished.folder, out)
+        return
+    assert len(run.pictures()) == 3
+    assert run.metrics()["epochs"] == 2
+    assert run.history()["elbo"] == finished.history()["elbo"][:2]
+
+
+def test_ending_earlier_takes_back_what_was_begun(images, tmp_path, monkeypatch):
+    """Killed in epoch 3 with its state written, then more and fewer epochs are asked for."""
+    out = tmp_path / "run"
+    training.train(recipe(images, epochs=2), out, verbose=0)
+    (out / "pictures" / "epoch-0003.png").write_bytes(b"of an epoch that has no state")
+    (out / ".last-01234567.part.keras").write_bytes(b"half a file")
+    run = training.resume(out, verbose=0)
+    assert len(run.pictures()) == 3
+    assert not list(out.glob(".*.part*"))
+
+
+def test_files_that_can_be_made_again_are(copied):
+    before = contents(copied)
+    for name in ("history.csv", "last.keras", "metrics.json", "training.gif"):
+        (copied / name).unlink()
+    run = training.resume(copied, verbose=0)
+    assert set(contents(copied)) == set(before)
+    assert run.epochs_done == 3
+
+
+def test_metrics_of_before_an_extension_are_not_those_of_the_run(copied, monkeypatch):
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.pictures, "write_final", die)
+        with pytest.raises(KeyboardInterrupt):
+            training.resume(copied, epochs=4, verbose=0)
+    with pytest.raises(RunError, match="not finished"):
+        training.Run(copied).metrics()
+    assert training.resume(copied, verbose=0).metrics()["epochs"] == 4
+
+
+def test_a_folder_named_like_a_data_set_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    settings = recipe("digits", epochs=1).replace(**{"encoder": {"network": "dense_encoder",
+                                                                "units": [3]}})  # fmt: skip
+    run = training.train(settings, "run", verbose=0)
+    assert run.about["data"]["dataset"] == "digits"
+    assert len(run.load_data().x_test) == 299
+
+
 def test_full_disk_leaves_the_run_as_it_was(copied):
     """A limit on the size of files fails a write as a full disk does."""
-    before = {path: path.read_bytes() for path in copied.glob("*.*") if path.name != "run.json"}
+    before = contents(copied)
     limit = (copied / "state.npz").stat().st_size // 3
     done = subprocess.run(
         command("train", "--resume", copied, "--epochs", "4", "--quiet"),
@@ -274,8 +391,7 @@ def test_full_disk_leaves_the_run_as_it_was(copied):
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "tfp-vae" in line]
     assert "cannot be written" in line
-    assert {path: path.read_bytes() for path in before} == before
-    assert not list(copied.rglob(".*-*")), "a half file was left"
+    assert contents(copied) == before
     assert training.resume(copied, epochs=4, verbose=0).epochs_done == 4
 
 
@@ -296,7 +412,7 @@ BAD_RUNS = [
                  id="recipe"),
     pytest.param(lambda f: (f / "state.npz").unlink(), "state.npz: expected the state", id="state"),
     pytest.param(lambda f: _damage(f / "state.npz"), "state.npz: .* damaged", id="half a state"),
-    pytest.param(lambda f: (f / "model.keras").unlink(), "model.keras: expected", id="model"),
+    pytest.param(lambda f: _change(f / "run.json", data={}), "expected an entry on", id="no data"),
     pytest.param(lambda f: np.savez(f / "state.npz", about=np.frombuffer(b"{}", "u1")),
                  "state.npz: .* damaged", id="foreign state"),
 ]  # fmt: skip
@@ -305,10 +421,10 @@ BAD_RUNS = [
 @pytest.mark.parametrize(("spoil", "message"), BAD_RUNS)
 def test_spoiled_folder_is_refused_by_name(copied, spoil, message):
     spoil(copied)
-    before = {path: path.read_bytes() for path in copied.glob("*.keras")}
+    before = contents(copied)
     with pytest.raises(RunError, match=message):
         training.resume(copied, epochs=4, verbose=0)
-    assert {path: path.read_bytes() for path in before} == before
+    assert contents(copied) == before
 
 
 def test_one_flipped_byte_in_the_state_is_found(copied):
@@ -358,4 +474,49 @@ BAD_RECIPES = [
 def test_recipe_that_makes_no_model_leaves_no_folder(images, tmp_path, settings, message):
     with pytest.raises(RecipeError, match=message):
         training.train(recipe(images, **settings), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+BAD_MODELS = [
+    pytest.param(lambda p: p.unlink(), "there is no such file", id="missing"),
+    pytest.param(_damage, "got a damaged or other one", id="half"),
+    pytest.param(_flip, "got a damaged or other one", id="flipped"),
+    pytest.param(lambda p: np.savez(p.open("wb"), x=1), "got a damaged or other one", id="foreign"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_MODELS)
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_spoiled_model_is_refused_by_name(copied, spoil, message):
+    spoil(copied / "model.keras")
+    with pytest.raises(RunError, match=f"model.keras: .*{message}"):
+        training.Run(copied).load_model()
+
+
+def test_best_model_that_is_lost_stops_the_run(copied):
+    """It is not of the last epoch, so that the state cannot give it back."""
+    run = training.Run(copied)
+    vae = training.build(run.recipe, (8, 8, 1))
+    vae.optimizer.build(vae.trainable_variables)
+    progress = run.load_state(vae)
+    run.save_state(vae, {**progress, "best_epoch": 2})
+    (copied / "model.keras").unlink()
+    before = contents(copied)
+    with pytest.raises(RunError, match=r"model\.keras: expected the model of epoch 2"):
+        training.resume(copied, epochs=4, verbose=0)
+    assert contents(copied) == before
+
+
+def test_images_that_cannot_be_split_leave_no_folder(tmp_path):
+    path = tmp_path / "few.npz"
+    np.savez(path, x_train=np.ones((9, 8, 8), "float32"), x_test=np.ones((2, 8, 8), "float32"))
+    with pytest.raises(RunError, match="at least 10 training images, got 1000 and 9"):
+        training.train(recipe(path, validation_images=1000), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()

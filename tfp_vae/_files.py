@@ -17,7 +17,7 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         OSError: it cannot be written; the path is named.
     """
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -30,9 +30,19 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink()
 
 
+def take_away_halves(folder: pathlib.Path) -> None:
+    """Remove what a process that was killed in `whole_file` left in `folder`.
+
+    Only for a folder that no other process writes to.
+    """
+    for path in folder.glob(".*-????????.part*"):
+        path.unlink()
+
+
 def _flush_to_disk(path: pathlib.Path) -> None:
     """So that after a loss of power the new name does not stand for an empty file."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what was opened for writing.
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(descriptor)
     finally:

@@ -124,7 +124,7 @@ def get(name: str) -> Recipe:
         3
     """
     check_known("recipe", name, RECIPES)
-    return RECIPES[name]
+    return Recipe.from_dict(RECIPES[name].to_dict())  # a copy: the tables inside can be written to
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
@@ -154,7 +154,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if not isinstance(value, expected) or (kind is int and isinstance(value, bool)):
         label = _KINDS[expected]
         raise RecipeError(f"{name}: expected {label}, got {value!r}.")
-    lowest = {"latent_dim": 1, "batch_size": 1, "epochs": 1, "manifold_cells": 1}.get(name, 0)
+    lowest = _LOWEST.get(name, 0)
     if kind in (int, float) and not lowest <= value < float("inf"):
         raise RecipeError(f"{name}: expected at least {lowest}, got {value!r}.")
     for option, allowed in (("binarization", BINARIZATIONS), ("epoch_picture", EPOCH_PICTURES)):
@@ -163,6 +163,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+_LOWEST = dict.fromkeys(
+    ("latent_dim", "batch_size", "epochs", "manifold_cells", "validation_images"), 1
+)
 _KINDS: dict[Any, str] = {
     Mapping: "a table",
     tuple: "a list",

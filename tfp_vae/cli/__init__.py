@@ -13,14 +13,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from tfp_vae import recipes
 from tfp_vae._version import __version__
 from tfp_vae.cli import commands
 
 __all__ = ["main"]
 
-_PICTURES = (
-    "manifold", "scatter", "reconstructions", "samples", "interpolation", "history", "gif", "epoch",
-)  # fmt: skip
+_PICTURES = (*recipes.PICTURES, "history", "gif", "epoch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,7 +211,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument(
         "--binarization",
-        choices=("threshold", "dynamic", "none"),
+        choices=recipes.BINARIZATIONS,
         help="threshold at 0.5, one Bernoulli draw fixed by the seed, or grey as it is (default: "
         "the run's; threshold for a file)",
     )

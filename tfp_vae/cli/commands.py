@@ -53,7 +53,8 @@ def train(options: argparse.Namespace) -> None:
         with contextlib.redirect_stdout(sys.stderr), _kept(options):
             if options.resume is not None:
                 _check_agrees(training.Run(options.resume), changes, options)
-                run = training.resume(options.resume, epochs=options.epochs, **shared)
+                epochs = changes.get("epochs")
+                run = training.resume(options.resume, epochs=epochs, **shared)
             else:
                 recipe = get(options.recipe).replace(**changes)
                 options.out = options.out or pathlib.Path("runs") / recipe.name
@@ -82,18 +83,19 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace) -> None:
     """Refuse settings that contradict a run; more epochs are no contradiction."""
+    from tfp_vae import datasets
+
     if options.out is not None:
         raise UsageError("--out: a resumed run stays in its folder; leave it out.")
-    wanted = {name: value for name, value in changes.items() if name != "epochs"}
-    settings = run.recipe.to_dict()
-    for name, value in wanted.items():
-        whole, _, part = name.partition(".")
-        has = settings.get(whole)
-        has = has.get(part) if part and isinstance(has, dict) else has
-        if has != value:
+    wanted = run.recipe.replace(**changes).to_dict()  # refuses what is no setting
+    has = run.recipe.to_dict()
+    if datasets.locate(wanted["dataset"]) == run.about["data"]["dataset"]:
+        wanted["dataset"] = has["dataset"]  # the same, spelt in another way
+    for name in has:
+        if name != "epochs" and wanted[name] != has[name]:
             raise UsageError(
-                f"--resume: {run.folder} was trained with {name} = {has}, got {value}. Leave it "
-                "out, or train into a new folder."
+                f"--resume: {run.folder} was trained with {name} = {has[name]}, got "
+                f"{wanted[name]}. Leave it out, or train into a new folder."
             )
 
 
@@ -106,8 +108,8 @@ def _kept(options: argparse.Namespace) -> Any:
         folder = options.resume or options.out
         if folder is not None and (folder / "run.json").exists():
             print(
-                f"\nEvery finished epoch is kept in {folder}. Go on with: tfp-vae train --resume "
-                f"{folder}",
+                f"\nEvery finished epoch is kept in {folder}; the one that had begun will be done "
+                f"again. Go on with: tfp-vae train --resume {folder}",
                 file=sys.stderr,
             )
         raise
@@ -279,19 +281,18 @@ def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
 
 
 def _figure(options: argparse.Namespace) -> Any:
-    from tfp_vae import plotting
+    from tfp_vae.training import pictures
 
     vae, run = _open(options)
-    if options.picture == "manifold":
-        return plotting.latent_manifold(vae, run.recipe.manifold_cells if run else 20)
-    if options.picture == "samples":
-        return plotting.samples(vae, seed=options.seed)
-    data, x = _test_images(options, run)
-    if options.picture == "reconstructions":
-        return plotting.reconstructions(vae, x)
-    if options.picture == "interpolation":
-        pairs = min(5, len(x) // 2)
-        return plotting.interpolation(vae, x[:pairs], x[pairs : 2 * pairs])
-    if data.y_test is None:
-        raise ValueError(f"scatter: expected images with labels, got none in {data.name}.")
-    return plotting.latent_scatter(vae, x, data.y_test, class_names=data.class_names)
+    data = x = None
+    if options.picture not in ("manifold", "samples"):
+        data, x = _test_images(options, run)
+    return pictures.draw(
+        options.picture,
+        vae,
+        data,
+        x,
+        title=run.recipe.name if run else "",
+        cells=run.recipe.manifold_cells if run else 20,
+        seed=options.seed,
+    )

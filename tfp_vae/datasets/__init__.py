@@ -6,7 +6,16 @@ Nothing is ever unpickled, and a file that cannot be trusted is named in a `Data
 """
 
 from tfp_vae.datasets.common import AbsentError, DatasetError, ImageData
-from tfp_vae.datasets.loading import available, load
+from tfp_vae.datasets.loading import available, load, locate
 from tfp_vae.datasets.pipelines import binarize, pipeline
 
-__all__ = ["AbsentError", "DatasetError", "ImageData", "available", "binarize", "load", "pipeline"]
+__all__ = [
+    "AbsentError",
+    "DatasetError",
+    "ImageData",
+    "available",
+    "binarize",
+    "load",
+    "locate",
+    "pipeline",
+]

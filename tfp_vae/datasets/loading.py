@@ -109,6 +109,15 @@ def load(
     return _load_named(known, data_dir, download, timeout)
 
 
+def locate(name: str | os.PathLike[str]) -> str:
+    """What `load` takes `name` for: the name of a set, or an absolute path of your own data.
+
+    Raises:
+        DatasetError: neither.
+    """
+    return _known_name(name) or str(pathlib.Path(name).expanduser().resolve())
+
+
 def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
     """Where each named set would be taken from without a download.
 

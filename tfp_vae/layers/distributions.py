@@ -403,8 +403,8 @@ class IndependentQuantizedLogistic(_ImageDistribution):
         loc, log_scale = tf.split(params, 2, axis=-1)
         pixels = QuantizedLogistic(
             loc=_reshape_event(loc, event_shape) + 0.5,
-            # From a hundredth of a bin to thousands of images' range: beyond, nothing changes but
-            # the risk of an overflow.
+            # From a 400th of a bin to thousands of times the range of pixels: beyond, all that
+            # changes is the risk of an overflow.
             scale=tf.exp(tf.clip_by_value(_reshape_event(log_scale, event_shape), -10, 10)) / 5,
             validate_args=validate_args,
         )

@@ -8,6 +8,7 @@ import json
 import pathlib
 import platform
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,14 +64,17 @@ class Run:
             raise RunError(f"{self.folder}: expected the folder of a run, got none with run.json.")
         try:
             about = json.loads(path.read_text())
-            found = about["format"]
-        except (ValueError, KeyError, TypeError) as error:
+            found, data = about["format"], about.get("data", {})
+            whole = found != FORMAT or {"dataset", "source", "fingerprint"} <= set(data)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: expected JSON of a run, got a damaged file.") from error
         if found != FORMAT:
             raise RunError(
                 f"{path}: expected format {FORMAT}, which tfp_vae {__version__} writes, got "
                 f"{found!r} of tfp_vae {about.get('versions', {}).get('tfp_vae', 'unknown')}."
             )
+        if not whole:
+            raise RunError(f"{path}: expected an entry on the images, got none.")
         self.about: dict[str, Any] = about
         try:
             self.recipe = Recipe.from_dict(about["recipe"])
@@ -94,12 +98,12 @@ class Run:
         path = self.folder / "history.csv"
         if not path.is_file():
             return {}
-        with path.open(newline="") as file:
-            rows = list(csv.reader(file))
         try:
+            with path.open(newline="") as file:
+                rows = list(csv.reader(file))
             columns = zip(*([float(value) for value in row] for row in rows[1:]), strict=True)
             return dict(zip(rows[0], map(list, columns), strict=True))
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, csv.Error) as error:
             raise RunError(f"{path}: expected numbers below a heading, got: {error}") from error
 
     def metrics(self) -> dict[str, Any]:
@@ -109,9 +113,14 @@ class Run:
             RunError: the run is not finished.
         """
         path = self.folder / "metrics.json"
-        if not path.is_file():
-            raise RunError(f"{path}: the run is not finished. Go on with train --resume.")
-        return json.loads(path.read_text())
+        if path.is_file():
+            try:
+                metrics = json.loads(path.read_text())
+                if metrics["epochs"] == self.recipe.epochs:  # others are of before it was extended
+                    return metrics
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{path}: expected JSON of figures, got a damaged file.") from error
+        raise RunError(f"{self.folder}: the run is not finished. Go on with train --resume.")
 
     def picture(self, epoch: int) -> pathlib.Path:
         """The picture of an epoch, 0 being the untrained model.
@@ -121,11 +130,9 @@ class Run:
         """
         path = self.folder / "pictures" / f"epoch-{epoch:04d}.png"
         if not path.is_file():
-            there = len(self.pictures())
-            raise RunError(
-                f"epoch: expected one of the {there} from 0 to {there - 1} in {path.parent}, got "
-                f"{epoch}."
-            )
+            last = len(self.pictures()) - 1
+            there = f"one from 0 to {last}" if last >= 0 else "a run that has begun"
+            raise RunError(f"epoch: expected {there} in {path.parent}, got {epoch}.")
         return path
 
     def pictures(self) -> list[pathlib.Path]:
@@ -138,7 +145,10 @@ class Run:
         Raises:
             RunError: it is not there or damaged.
         """
-        return load_model(self.folder / f"{name}.keras")
+        path = self.folder / f"{name}.keras"
+        if not path.is_file() and not (self.folder / "history.csv").is_file():
+            raise RunError(f"{self.folder}: no epoch is finished yet. Go on with train --resume.")
+        return load_model(path)
 
     def load_data(self, data_dir: Any = None) -> datasets.ImageData:
         """The images that the run was trained on and tested with.
@@ -147,7 +157,11 @@ class Run:
             DatasetError: they cannot be had.
             RunError: they are others than they were.
         """
-        return self.checked(datasets.load(self.about["data"]["dataset"], data_dir))
+        about = self.about["data"]
+        before = about.get("data_dir")
+        if data_dir is None and before and pathlib.Path(before).is_dir():
+            data_dir = before
+        return self.checked(datasets.load(about["dataset"], data_dir))
 
     def checked(self, data: datasets.ImageData) -> datasets.ImageData:
         """`data`, if it is what the run was trained on.
@@ -171,25 +185,31 @@ class Run:
         self.about["recipe"] = self.recipe.to_dict()
         self.write_json("run.json", self.about)
 
-    def check_files(self, epoch: int) -> None:
-        """Refuse to go on where the best-so-far would be lost.
+    def check_best(self, epoch: int) -> None:
+        """Refuse to go on where the best-so-far, which the state does not hold, is lost.
 
         Raises:
-            RunError: a file of a finished epoch is missing.
+            RunError: a file of the best epoch is missing.
         """
-        for name in ("model", "encoder", "decoder", "last") if epoch else ():
+        for name in ("model", "encoder", "decoder"):
             path = self.folder / f"{name}.keras"
             if not path.is_file():
-                raise RunError(f"{path}: expected the model after {epoch} epochs, got no file.")
+                raise RunError(f"{path}: expected the model of epoch {epoch}, got no such file.")
 
-    def tidy(self) -> None:
-        """Take away the halves of files that a killed process was writing."""
-        for path in (*self.folder.glob(".*-*"), *(self.folder / "pictures").glob(".*-*")):
+    def tidy(self, epoch: int) -> None:
+        """Take away what a process left that was killed while writing, and later pictures."""
+        for folder in (self.folder, self.folder / "pictures"):
+            _files.take_away_halves(folder)
+        for path in self.pictures()[epoch + 1 :]:
             path.unlink()
 
     def save_model(self, name: str, model: keras.Model) -> None:
-        with _files.whole_file(self.folder / f"{name}.keras") as path:
-            model.save(path)
+        path = self.folder / f"{name}.keras"
+        if isinstance(model, VAE):
+            model.save(path)  # whole or not at all, by itself
+        else:
+            with _files.whole_file(path) as temporary:
+                model.save(temporary)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         with _files.whole_file(self.folder / name) as path:
@@ -243,34 +263,34 @@ class Run:
             variable.assign(value)
         return progress
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go of it when the process ends.
 
-        Raises:
-            RunError: another process holds it.
-        """
-        path = self.folder / ".lock"
-        with path.open("a") as file:
-            try:
-                _lock(file)
-            except OSError as error:
-                raise RunError(
-                    f"{self.folder}: another process is training into this folder. Wait for it, or "
-                    "give another folder."
-                ) from error
-            yield
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Hold a folder for this process; the system lets go of it when the process ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            _lock(file)
+        except OSError as error:
+            raise RunError(
+                f"{folder}: another process is training into this folder. Wait for it, or give "
+                "another folder."
+            ) from error
+        yield
 
 
-def describe(recipe: Recipe, data: datasets.ImageData) -> dict[str, Any]:
+def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[str, Any]:
     """The content of ``run.json``."""
-    path = pathlib.Path(recipe.dataset).expanduser()
+    dataset = datasets.locate(recipe.dataset)  # a path is found again from any folder
     return {
         "format": FORMAT,
         "recipe": recipe.to_dict(),
         "data": {
-            # A path is found again from any folder.
-            "dataset": str(path.resolve()) if path.exists() else recipe.dataset,
+            "dataset": data.name if dataset == "auto" else dataset,
+            "data_dir": None if data_dir is None else str(pathlib.Path(data_dir).resolve()),
             "name": data.name,
             "source": data.source,
             "image_shape": list(data.image_shape),
@@ -304,9 +324,14 @@ def load_model(path: pathlib.Path) -> VAE:
     """
     if not path.is_file():
         raise RunError(f"{path}: there is no such file.")
-    if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
-        raise RunError(f"{path}: expected a .keras file, got a damaged or other one.")
-    model = keras.saving.load_model(path)
+    damaged = RunError(f"{path}: expected a .keras file, got a damaged or other one.")
+    # Keras would say that there is no such file.
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise damaged
+    try:
+        model = keras.saving.load_model(path)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise damaged from error
     if not isinstance(model, VAE):
         raise RunError(f"{path}: expected a tfp_vae.VAE, got a {type(model).__name__}.")
     return model

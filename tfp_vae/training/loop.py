@@ -12,7 +12,7 @@ import numpy as np
 from tfp_vae import callbacks, datasets
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
-from tfp_vae.training.folder import Run, RunError, describe
+from tfp_vae.training.folder import Run, RunError, describe, locked
 from tfp_vae.training.networks import build
 from tfp_vae.vae import VAE
 from tfp_vae.vae.progress import ProgressBar
@@ -52,19 +52,23 @@ def train(
         OSError: the folder cannot be written.
     """
     folder = pathlib.Path(out)
+    _refuse_second_run(folder)
+    data = data or datasets.load(recipe.dataset, data_dir)
+    # Before anything is written: what cannot be trained leaves no folder behind.
+    vae, parts = _build(recipe, data), split(data, recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        _refuse_second_run(folder)  # another process may have been quicker
+        run = Run.create(folder, describe(recipe, data, data_dir))
+        return _continue(run, recipe.epochs, vae, data, parts, verbose)
+
+
+def _refuse_second_run(folder: pathlib.Path) -> None:
     if (folder / "run.json").exists():
         raise RunError(
             f"{folder}: holds a run already. Go on with it by train --resume {folder}, or give "
             "another folder."
         )
-    data = data or datasets.load(recipe.dataset, data_dir)
-    # Built once before anything is written: what cannot be built leaves no folder behind.
-    vae = _build(recipe, data)
-    folder.mkdir(parents=True, exist_ok=True)
-    about = describe(recipe, data)
-    run = Run.create(folder, about)
-    with run.locked():
-        return _continue(run, vae, data, verbose)
 
 
 def resume(
@@ -93,15 +97,13 @@ def resume(
             trains into it, or fewer epochs than were done.
         DatasetError: no images.
     """
-    run = Run(folder)
-    with run.locked():
-        if epochs is not None:
-            done = run.epochs_done
-            if epochs < done:
-                raise RunError(f"epochs: expected at least the {done} that are done, got {epochs}.")
-            run.change_epochs(epochs)
+    Run(folder)  # refuses a folder of something else before a lock is put into it
+    with locked(pathlib.Path(folder)):
+        run = Run(folder)
         data = run.checked(data) if data is not None else run.load_data(data_dir)
-        return _continue(run, _build(run.recipe, data), data, verbose)
+        vae, parts = _build(run.recipe, data), split(data, run.recipe)
+        wanted = run.recipe.epochs if epochs is None else epochs
+        return _continue(run, wanted, vae, data, parts, verbose)
 
 
 def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
@@ -111,23 +113,30 @@ def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
     return vae
 
 
-def _continue(run: Run, vae: VAE, data: datasets.ImageData, verbose: int) -> Run:
+def _continue(
+    run: Run, epochs: int, vae: VAE, data: datasets.ImageData, parts: "Parts", verbose: int
+) -> Run:
+    """From the state that the folder holds to the end of epoch number `epochs`."""
     state = run.load_state(vae)
     progress = Progress() if state is None else Progress(**state)
-    run.check_files(progress.epoch)
-    run.tidy()
-    recipe = run.recipe
-    parts = split(data, recipe)
+    if epochs < progress.epoch:
+        raise RunError(
+            f"epochs: expected at least the {progress.epoch} that are done, got {epochs}."
+        )
+    if progress.best_epoch < progress.epoch:
+        run.check_best(progress.best_epoch)
     say = print if verbose else _silent
     say(f"data: {data.name}: {data.source}", flush=True)
-    say(
-        f"run: {recipe.name}, epochs {progress.epoch + 1} to {recipe.epochs} into {run.folder}"
-        if progress.epoch < recipe.epochs
-        else f"run: {recipe.name}, all {recipe.epochs} epochs are done in {run.folder}",
-        flush=True,
-    )
     keeper = Keeper(run, progress, parts, say)
-    if progress.epoch < recipe.epochs:
+    # From here on the folder is written to: all that could be refused was.
+    if state is not None:
+        keeper.publish(vae)  # its process may have been killed before it had
+    run.tidy(progress.epoch)
+    if epochs != run.recipe.epochs:
+        run.change_epochs(epochs)
+    recipe = run.recipe
+    if progress.epoch < epochs:
+        say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         train_batches = datasets.pipeline(
             parts.train,
             batch_size=recipe.batch_size,
@@ -140,10 +149,12 @@ def _continue(run: Run, vae: VAE, data: datasets.ImageData, verbose: int) -> Run
             train_batches,
             validation_data=parts.batches(parts.validation),
             initial_epoch=progress.epoch,
-            epochs=recipe.epochs,
+            epochs=epochs,
             verbose=verbose,
             callbacks=[SpeedBar(recipe.batch_size), *own] if verbose else own,
         )
+    else:
+        say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
     _finish(run, keeper, data, say)
     return run
 
@@ -213,7 +224,7 @@ class Progress:
 
 
 class Keeper(keras.callbacks.Callback):
-    """After each epoch: test ELBO, best-so-far, picture, files; the state, which counts, last."""
+    """After each epoch: the test ELBO, the state in one file, and all that is made from it."""
 
     def __init__(self, run: Run, progress: Progress, parts: Parts, say: Any) -> None:
         super().__init__()
@@ -222,10 +233,26 @@ class Keeper(keras.callbacks.Callback):
         self.frames = pictures.EpochPictures(run, parts.binarized(parts.test[:16]))
         self.test = parts.batches(parts.test)
 
+    def publish(self, vae: VAE) -> None:
+        """Write what others read of the epoch that the state holds.
+
+        After the state: whatever a kill prevents, the next process makes up for from it.
+        """
+        run, progress = self.run, self.progress
+        self.frames.write(vae, progress.epoch)
+        if progress.epoch == 0:
+            return
+        run.save_model("last", vae)
+        if progress.best_epoch == progress.epoch:
+            for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder)):
+                run.save_model(name, part)
+            run.save_model("model", vae)
+        run.write_history(progress.history)
+
     def on_train_begin(self, logs: Any = None) -> None:
         if self.progress.epoch == 0:
-            self.frames.write(self.model, 0)
             self.run.save_state(self.model, vars(self.progress))
+            self.publish(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = dict(logs or {})
@@ -242,19 +269,14 @@ class Keeper(keras.callbacks.Callback):
         row = {"epoch": number, "seconds": seconds, **logs}
         for name, value in row.items():
             progress.history.setdefault(name, []).append(float(value))
-        self.frames.write(self.model, number)
-        self.run.save_model("last", self.model)
         # The negative ELBO, unless the KL's weight is not 1: of an autoencoder the ELBO is best
         # before it has learnt anything.
         best = logs["val_loss"] < progress.best_loss
         if best:
             progress.best_epoch, progress.best_loss = number, float(logs["val_loss"])
-            for name, part in (("encoder", self.model.encoder), ("decoder", self.model.decoder)):
-                self.run.save_model(name, part)
-            self.run.save_model("model", self.model)
         progress.epoch = number
-        self.run.write_history(progress.history)
         self.run.save_state(self.model, vars(progress))
+        self.publish(self.model)
         self.say(
             f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
             f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
@@ -277,7 +299,7 @@ class SpeedBar(ProgressBar):
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        rate = (batch + 1) * self.batch_size / (time.perf_counter() - self._start)
+        rate = (self._within(batch) + 1) * self.batch_size / (time.perf_counter() - self._start)
         super().on_train_batch_end(batch, {**(logs or {}), "images/s": rate})
 
 

@@ -70,37 +70,80 @@ def write_final(
     title = f"{run.recipe.name}, {data.name}"
     figures: dict[str, Any] = {"history": plotting.history(history, title=title)}
     for name in run.recipe.pictures:
-        figure = draw(name, run, vae, data, x_test, title)
-        if figure is not None:
-            figures[name] = figure
+        if can_draw(name, vae, data) is None:
+            figures[name] = draw(
+                name,
+                vae,
+                data,
+                x_test,
+                title=title,
+                cells=run.recipe.manifold_cells,
+                seed=run.recipe.seed,
+            )
     for name, figure in figures.items():
         plotting.save(figure, run.folder / f"{name}.png")
     plotting.training_gif(run.pictures(), run.folder / "training.gif")
     return [*(f"{name}.png" for name in figures), "training.gif", "pictures/"]
 
 
+def can_draw(name: str, vae: VAE, data: datasets.ImageData | None) -> str | None:
+    """Why one of `recipes.PICTURES` cannot be drawn; `None` where it can."""
+    if name == "manifold" and vae.latent_dim != 2:
+        return f"manifold: expected a model of 2 latent dimensions, got {vae.latent_dim}."
+    if name == "scatter" and vae.latent_dim < 2:
+        return "scatter: expected a model of at least 2 latent dimensions, got 1."
+    if name == "scatter" and data is not None and data.y_test is None:
+        return f"scatter: expected images with labels, got none in {data.name}."
+    return None
+
+
 def draw(
-    name: str, run: Run, vae: VAE, data: datasets.ImageData, x_test: np.ndarray, title: str
+    name: str,
+    vae: VAE,
+    data: datasets.ImageData | None = None,
+    x_test: np.ndarray | None = None,
+    *,
+    title: str = "",
+    cells: int = 20,
+    seed: int = 0,
 ) -> Any:
-    """One of `recipes.PICTURES` as a figure; `None` where this run can have none."""
+    """One of `recipes.PICTURES` as a figure.
+
+    Args:
+        name: which.
+        vae: the model.
+        data: whose grey test images and labels are shown; "manifold" and "samples" need none.
+        x_test: the test images as the model takes them.
+        title: what the titles begin with.
+        cells: on each side of the manifold.
+        seed: of the samples.
+
+    Raises:
+        ValueError: what `can_draw` says.
+    """
+    problem = can_draw(name, vae, data)
+    if problem:
+        raise ValueError(problem)
+
+    def titled(text: str) -> str:
+        return f"{title}: {text}" if title else text
+
     if name == "manifold":
-        if run.recipe.latent_dim != 2:
-            return None
-        title = f"{title}: decoder means at the prior's 5% to 95% quantiles"
-        return plotting.latent_manifold(vae, run.recipe.manifold_cells, title=title)
+        text = titled("decoder means at the prior's 5% to 95% quantiles")
+        return plotting.latent_manifold(vae, cells, title=text)
+    if name == "samples":
+        return plotting.samples(vae, seed=seed, title=titled("decoded draws of the prior"))
+    if data is None or x_test is None:
+        raise ValueError(f"{name}: expected test images, got none.")
     if name == "scatter":
-        if run.recipe.latent_dim < 2 or data.y_test is None:
-            return None
-        title = f"{title}: posterior means of the test images"
+        text = titled("posterior means of the test images")
         return plotting.latent_scatter(
-            vae, x_test, data.y_test, class_names=data.class_names, title=title
+            vae, x_test, data.y_test, class_names=data.class_names, title=text
         )
     if name == "reconstructions":
-        return plotting.reconstructions(vae, x_test, title=f"{title}: test images")
-    if name == "samples":
-        return plotting.samples(vae, seed=run.recipe.seed, title=f"{title}: draws of the prior")
+        return plotting.reconstructions(vae, x_test, title=titled("test images"))
     if name == "interpolation":
         pairs = min(5, len(x_test) // 2)
         a, b = x_test[:pairs], x_test[pairs : 2 * pairs]
-        return plotting.interpolation(vae, a, b, title=f"{title}: from test image to test image")
-    return plotting.binarization(vae, data.x_test[0], x_test[0], title=f"{title}: a test image")
+        return plotting.interpolation(vae, a, b, title=titled("from test image to test image"))
+    return plotting.binarization(vae, data.x_test[0], x_test[0], title=titled("a test image"))
