@@ -1,5 +1,6 @@
 """Runs: what a folder holds, and that any stop is as if it had never been."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -163,7 +164,17 @@ def test_best_model_is_that_of_the_best_validation_epoch(images, tmp_path):
         np.testing.assert_array_equal(v, w)
 
 
-def test_test_images_choose_nothing_and_validation_images_train_nothing(images):
+def test_test_images_choose_nothing(images, tmp_path):
+    """Of inverted test images the ELBO is best before the model knows the others."""
+    data = datasets.load(images)
+    data = dataclasses.replace(data, x_test=1 - data.x_test)
+    run = training.train(recipe(images), tmp_path / "run", data=data, verbose=0)
+    history = run.history()
+    assert np.argmax(history["test_elbo"]) != np.argmin(history["val_loss"])
+    assert run.metrics()["best_epoch"] == np.argmin(history["val_loss"]) + 1
+
+
+def test_test_images_are_not_split_and_validation_images_train_nothing(images):
     data = datasets.load(images)
     parts = training.loop.split(data, recipe(images))
     assert (len(parts.train), len(parts.validation)) == (102, 8)
