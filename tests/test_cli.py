@@ -179,6 +179,21 @@ def test_resume_asks_for_more_epochs(trained, tmp_path, capsys):
     assert result["epochs"] == 3
 
 
+def test_images_that_moved_are_taken_if_they_are_the_same(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.random((40, 6, 5), np.float32))
+    small = ["--set", "encoder.units=[4]", "--set", "decoder.units=[4]", "--quiet"]
+    out = tmp_path / "run"
+    result_of(capsys, "train", "mlp-mnist", "--dataset", tmp_path / "a.npy", "--epochs", 1,
+              "--out", out, *small)  # fmt: skip
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")
+    again = ["train", "--resume", str(out), "--epochs", "2", "--quiet", "--dataset"]
+    assert result_of(capsys, *again, tmp_path / "b.npy")["epochs"] == 2
+    np.save(tmp_path / "c.npy", rng.random((40, 6, 5), np.float32))
+    assert cli.main([*again, str(tmp_path / "c.npy")]) == 1
+    assert "got others" in capsys.readouterr().err
+
+
 BAD = [
     pytest.param(["evaluate", "absent.keras"], "absent.keras: there is no such file", id="absent"),
     pytest.param(["evaluate", "{model}", "--dataset", "minst"], "mnist", id="misspelt data set"),

@@ -381,6 +381,7 @@ def test_metrics_of_before_an_extension_are_not_those_of_the_run(copied, monkeyp
             training.resume(copied, epochs=4, verbose=0)
     with pytest.raises(RunError, match="not finished"):
         training.Run(copied).metrics()
+    assert not (copied / "metrics.json").exists()
     assert training.resume(copied, verbose=0).metrics()["epochs"] == 4
 
 
@@ -475,12 +476,35 @@ def test_loss_that_explodes_stops_and_keeps_the_run(images, tmp_path):
     assert training.Run(out).epochs_done == 0
 
 
+def test_files_of_somebody_are_not_replaced(images, tmp_path):
+    (tmp_path / "samples.png").write_bytes(b"mine")
+    with pytest.raises(RunError, match=r"expected a new folder, got one with samples\.png"):
+        training.train(recipe(images), tmp_path, verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
+
+
+def test_channels_that_no_picture_can_show_are_refused_before_training(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((40, 8, 8, 4), "float32"))
+    with pytest.raises(RunError, match=r"expected images of 1 or 3 channels, .* got 4"):
+        training.train(recipe(tmp_path / "x.npy"), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_drawn_is_said(images, tmp_path, capsys):
+    settings = recipe(images, epochs=1, latent_dim=3, pictures=["manifold"])
+    training.train(settings, tmp_path / "run", verbose=1)
+    said = capsys.readouterr().out
+    assert "not drawn: manifold: expected a model of 2 latent dimensions, got 3." in said
+    assert "validation: 8 of the training images are held out" in said
+
+
 BAD_RECIPES = [
     ("network", {"encoder.network": "conv_decoder"}, "encoder.network: expected one of conv_enc"),
     ("argument", {"encoder": {"network": "dense_encoder", "unit": [3]}}, "Did you mean 'units'"),
     ("prior", {"encoder": {"network": "dense_encoder", "prior": 3}}, "argument of encoder"),
     ("optimizer", {"optimizer": {"name": "Adan"}}, "Did you mean 'Adam'"),
     ("rate", {"optimizer.learning_rat": 1.0}, "Did you mean 'learning_rate'"),
+    ("negative rate", {"optimizer.learning_rate": -1}, "expected a number above 0, got -1"),
     ("schedule", {"optimizer.learning_rate": {"schedule": "Cosine"}}, "Did you mean 'CosineDecay'"),
 ]
 

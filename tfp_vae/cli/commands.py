@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import sys
 from typing import Any
@@ -52,9 +53,9 @@ def train(options: argparse.Namespace) -> None:
         # The bar and the lines are messages; the result is the figures.
         with contextlib.redirect_stdout(sys.stderr), _kept(options):
             if options.resume is not None:
-                _check_agrees(training.Run(options.resume), changes, options)
+                data = _check_agrees(training.Run(options.resume), changes, options)
                 epochs = changes.get("epochs")
-                run = training.resume(options.resume, epochs=epochs, **shared)
+                run = training.resume(options.resume, epochs=epochs, data=data, **shared)
             else:
                 recipe = get(options.recipe).replace(**changes)
                 options.out = options.out or pathlib.Path("runs") / recipe.name
@@ -81,15 +82,20 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
     return changes
 
 
-def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace) -> None:
-    """Refuse settings that contradict a run; more epochs are no contradiction."""
+def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace) -> Any:
+    """Refuse settings that contradict a run; more epochs are no contradiction.
+
+    Gives the images, if they are said to lie in another file now; else `None`.
+    """
     from tfp_vae import datasets
 
     if options.out is not None:
         raise UsageError("--out: a resumed run stays in its folder; leave it out.")
     wanted = run.recipe.replace(**changes).to_dict()  # refuses what is no setting
     has = run.recipe.to_dict()
-    if datasets.locate(wanted["dataset"]) == run.about["data"]["dataset"]:
+    before, now = run.about["data"]["dataset"], datasets.locate(wanted["dataset"])
+    moved = "dataset" in changes and before != now and all(map(os.path.isabs, (before, now)))
+    if before == now or moved:
         wanted["dataset"] = has["dataset"]  # the same, spelt in another way
     for name in has:
         if name != "epochs" and wanted[name] != has[name]:
@@ -97,6 +103,7 @@ def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace
                 f"--resume: {run.folder} was trained with {name} = {has[name]}, got "
                 f"{wanted[name]}. Leave it out, or train into a new folder."
             )
+    return datasets.load(now, options.data_dir) if moved else None
 
 
 @contextlib.contextmanager

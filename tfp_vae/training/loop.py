@@ -56,7 +56,10 @@ def train(
     data = data or datasets.load(recipe.dataset, data_dir)
     # Before anything is written: what cannot be trained leaves no folder behind.
     vae, parts = _build(recipe, data), split(data, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: expected a folder that can be written, got {error}") from error
     with locked(folder):
         _refuse_second_run(folder)  # another process may have been quicker
         run = Run.create(folder, describe(recipe, data, data_dir))
@@ -68,6 +71,12 @@ def _refuse_second_run(folder: pathlib.Path) -> None:
         raise RunError(
             f"{folder}: holds a run already. Go on with it by train --resume {folder}, or give "
             "another folder."
+        )
+    own = [name for name in pictures.file_names() if (folder / name).exists()]
+    if own:
+        raise RunError(
+            f"{folder}: expected a new folder, got one with {', '.join(own)}, which a run would "
+            "replace."
         )
 
 
@@ -107,6 +116,11 @@ def resume(
 
 
 def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
+    if data.image_shape[2] not in (1, 3):
+        raise RunError(
+            f"{data.name}: expected images of 1 or 3 channels, of which pictures can be made, got "
+            f"{data.image_shape[2]}."
+        )
     keras.utils.set_random_seed(recipe.seed)
     vae = build(recipe, data.image_shape)
     vae.optimizer.build(vae.trainable_variables)  # its slots are part of the state from the start
@@ -134,7 +148,10 @@ def _continue(
     run.tidy(progress.epoch)
     if epochs != run.recipe.epochs:
         run.change_epochs(epochs)
+        # Figures of fewer epochs beside a model of more would be taken for its own.
+        (run.folder / "metrics.json").unlink(missing_ok=True)
     recipe = run.recipe
+    say(f"validation: {len(parts.validation):,} of the training images are held out")
     if progress.epoch < epochs:
         say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         train_batches = datasets.pipeline(
@@ -262,7 +279,8 @@ class Keeper(keras.callbacks.Callback):
             if not math.isfinite(value):
                 raise RunError(
                     f"epoch {number}: expected a finite {name}, got {value}. The run is kept as it "
-                    f"was after epoch {progress.epoch}; a lower optimizer.learning_rate may help."
+                    f"was after epoch {progress.epoch}; try a lower optimizer.learning_rate in a "
+                    "new folder."
                 )
         tested = self.model.evaluate(self.test, return_dict=True, verbose=0)
         logs |= {f"test_{name}": value for name, value in tested.items() if name != "loss"}
@@ -311,7 +329,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     vae, parts, progress = run.load_model(), keeper.parts, keeper.progress
     x_test = parts.binarized(parts.test)
     start = time.perf_counter()
-    written = pictures.write_final(run, vae, data, x_test, progress.history)
+    written = pictures.write_final(run, vae, data, x_test, progress.history, say)
     drawing = keeper.frames.seconds + time.perf_counter() - start
     seed = run.recipe.seed
     images = x_test[:_LIKELIHOOD_IMAGES]

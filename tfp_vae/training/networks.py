@@ -1,6 +1,7 @@
 """From a recipe to a compiled model."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,10 @@ def _optimizer(spec: Mapping[str, Any]) -> keras.optimizers.Optimizer:
         spec["learning_rate"] = _instance(
             "optimizer.learning_rate", "schedule", rate, schedules, schedules.LearningRateSchedule
         )
+    elif isinstance(rate, (int, float)):
+        if isinstance(rate, bool) or not 0 < rate < math.inf:
+            raise RecipeError(f"optimizer.learning_rate: expected a number above 0, got {rate!r}.")
+        spec["learning_rate"] = float(rate)
     return _instance("optimizer", "name", spec, keras.optimizers, keras.optimizers.Optimizer)
 
 

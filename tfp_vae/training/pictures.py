@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import _files, datasets, plotting
+from tfp_vae.recipes import PICTURES
 from tfp_vae.training.folder import Run
 from tfp_vae.vae import VAE
 
@@ -65,12 +66,16 @@ def write_final(
     data: datasets.ImageData,
     x_test: np.ndarray,
     history: dict[str, list[float]],
+    say: Any,
 ) -> list[str]:
     """The history, the GIF and the recipe's pictures; gives the names of the files."""
     title = f"{run.recipe.name}, {data.name}"
     figures: dict[str, Any] = {"history": plotting.history(history, title=title)}
     for name in run.recipe.pictures:
-        if can_draw(name, vae, data) is None:
+        problem = can_draw(name, vae, data)
+        if problem:
+            say(f"not drawn: {problem}")
+        else:
             figures[name] = draw(
                 name,
                 vae,
@@ -84,6 +89,14 @@ def write_final(
         plotting.save(figure, run.folder / f"{name}.png")
     plotting.training_gif(run.pictures(), run.folder / "training.gif")
     return [*(f"{name}.png" for name in figures), "training.gif", "pictures/"]
+
+
+def file_names() -> list[str]:
+    """What a run writes, besides ``run.json`` and its lock."""
+    models = [f"{name}.keras" for name in ("model", "last", "encoder", "decoder")]
+    figures = [f"{name}.png" for name in (*PICTURES, "history")]
+    others = ["history.csv", "metrics.json", "state.npz", "training.gif", "pictures"]
+    return [*models, *figures, *others]
 
 
 def can_draw(name: str, vae: VAE, data: datasets.ImageData | None) -> str | None:
