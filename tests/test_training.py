@@ -1,6 +1,7 @@
 """Runs: what a folder holds, and that any stop is as if it had never been."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import time
 import types
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -85,6 +88,20 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished.folder, tmp_path / "copy")
 
 
+def saved_arrays(path):
+    """All arrays in a `.keras` file, without the seconds that building its model takes."""
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    weights = zipfile.ZipFile(path).read("model.weights.h5")
+    with h5py.File(io.BytesIO(weights)) as file:
+        file.visititems(visit)
+    return arrays
+
+
 def assert_same_run(a, b):
     """Bit for bit, but for what a clock measured."""
     with np.load(a / "state.npz") as first, np.load(b / "state.npz") as second:
@@ -95,14 +112,12 @@ def assert_same_run(a, b):
     for each in progress:
         each["history"].pop("seconds")
     assert progress[0] == progress[1]
-    for name in ("model", "last"):
-        one, other = (keras.saving.load_model(run / f"{name}.keras") for run in (a, b))
-        for v, w in zip(one.weights, other.weights, strict=True):
-            np.testing.assert_array_equal(v, w)
-    for name in ("encoder", "decoder"):
-        one, other = (keras.saving.load_model(run / f"{name}.keras") for run in (a, b))
-        for v, w in zip(one.weights, other.weights, strict=True):
-            np.testing.assert_array_equal(v, w)
+    for name in ("model", "last", "encoder", "decoder"):
+        one, other = (saved_arrays(run / f"{name}.keras") for run in (a, b))
+        assert one, name
+        assert list(one) == list(other), name
+        for path in one:
+            np.testing.assert_array_equal(one[path], other[path], err_msg=f"{name}.keras: {path}")
     metrics, histories = (
         [getattr(training.Run(run), name)() for run in (a, b)] for name in ("metrics", "history")
     )
@@ -328,11 +343,11 @@ def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
 
 
 # Every write after an epoch, in turn: the process dies just before it.
-WRITES = ["save_state", "save_model", "write_history", "write_json"]
+WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_history", 2),
+          ("write_json", 3)]  # fmt: skip
 
 
-@pytest.mark.parametrize("write", WRITES)
-@pytest.mark.parametrize("resumed_to", [2, 3])
+@pytest.mark.parametrize(("write", "resumed_to"), WRITES)
 def test_stopped_before_each_write(finished, begun, tmp_path, monkeypatch, write, resumed_to):
     """In the second epoch; then ended there, or taken to the third."""
     out = shutil.copytree(begun.folder, tmp_path / "run")
