@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tfp_vae import recipes, training
+from tfp_vae import objectives, priors, recipes, training
 from tfp_vae.recipes import RecipeError
 
 CVAE = {"images": (28, 28, 1), "encoder": [(13, 13, 32), (6, 6, 64)],
@@ -128,6 +128,42 @@ BAD = [
     pytest.param(lambda r: recipes.Recipe.from_dict({"name": "x"}), "expected the settings",
                  id="missing"),
 ]  # fmt: skip
+
+
+def test_objective_and_prior_are_built_from_plain_data():
+    recipe = recipes.get("cvae-mnist-2d").replace(
+        objective={"name": "IWAE", "num_samples": 3, "gradient": "dreg",
+                   "kl_weight": {"name": "LinearWarmUp", "steps": 7}},
+        prior={"name": "GaussianMixture", "num_components": 4},
+    )  # fmt: skip
+    vae = training.build(recipe, (28, 28, 1))
+    assert isinstance(vae.objective, objectives.IWAE)
+    assert vae.objective.num_samples == 3
+    assert vae.objective.gradient == "dreg"
+    assert vae.objective.kl_weight.steps == 7
+    assert isinstance(vae.prior, priors.GaussianMixture)
+    assert (vae.prior.latent_dim, vae.prior.num_components) == (2, 4)
+    default = training.build(recipes.get("cvae-mnist-2d"), (28, 28, 1))
+    assert isinstance(default.objective, objectives.ELBO)
+    assert isinstance(default.prior, priors.StandardNormal)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        pytest.param({"objective": {"name": "IWEA"}}, "Did you mean 'IWAE'", id="objective"),
+        pytest.param({"objective": {"name": "Objective"}}, "expected one of", id="abstract"),
+        pytest.param({"objective.num_sample": 3}, "Did you mean 'num_samples'", id="argument"),
+        pytest.param({"objective.num_samples": 0}, "objective: num_samples: expected", id="zero"),
+        pytest.param({"prior.name": "Normal"}, "prior.name: expected one of", id="prior"),
+        pytest.param({"prior.latent_dim": 3}, "argument of prior: expected", id="given elsewhere"),
+        pytest.param({"objective.kl_weight": {"name": "WarmUp"}}, "Did you mean", id="warm-up"),
+    ],
+)
+def test_bad_objectives_and_priors(settings, message):
+    recipe = recipes.get("cvae-mnist-2d").replace(**settings)
+    with pytest.raises(RecipeError, match=message):
+        training.build(recipe, (28, 28, 1))
 
 
 @pytest.mark.parametrize(("call", "message"), BAD)

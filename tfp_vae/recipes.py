@@ -17,6 +17,11 @@ class RecipeError(ValueError):
     """An unknown recipe or setting, or a value of another kind. Says what was expected and got."""
 
 
+def _named(name: str) -> Any:
+    """The default of a field: ``{"name": name}``, a table of its own for each recipe."""
+    return dataclasses.field(default_factory=lambda: {"name": name})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a training depends on, as plain data that goes through JSON unchanged.
@@ -31,6 +36,9 @@ class Recipe:
         decoder: likewise, the likelihood among the arguments.
         use_exact_kl: TFP's closed form of the KL, or its value at the draw that is decoded.
         kl_weight: the factor of the KL in the loss; the logged ELBO has 1.
+        objective: ``{"name": NAME, ...}``: a class of `objectives` and its arguments. The
+            `kl_weight` among them may be a warm-up, ``{"name": "LinearWarmUp", "steps": 3000}``.
+        prior: ``{"name": NAME, ...}``: a class of `priors` and its arguments.
         optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers` and its arguments. The
             learning rate may be a schedule, ``{"schedule": NAME, ...}``: a class of
             `keras.optimizers.schedules` and its arguments.
@@ -55,6 +63,8 @@ class Recipe:
     decoder: Mapping[str, Any]
     use_exact_kl: bool
     kl_weight: float = 1.0
+    objective: Mapping[str, Any] = _named("ELBO")
+    prior: Mapping[str, Any] = _named("StandardNormal")
     optimizer: Mapping[str, Any]
     batch_size: int
     epochs: int
@@ -82,7 +92,9 @@ class Recipe:
         missing = [
             name
             for name, field in known.items()
-            if field.default is dataclasses.MISSING and name not in settings
+            if field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+            and name not in settings
         ]
         if missing:
             raise RecipeError(f"recipe: expected the settings {', '.join(missing)}, got none.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfp_vae import networks, priors
+from tfp_vae import networks, objectives, priors
 from tfp_vae.recipes import Recipe, RecipeError, check_known
 from tfp_vae.vae import VAE
 
@@ -26,7 +26,7 @@ def build(recipe: Recipe, image_shape: Sequence[int]) -> VAE:
         RecipeError: an unknown network or optimizer, or arguments that it does not take.
         ValueError: networks that cannot serve this image shape.
     """
-    prior = priors.StandardNormal(recipe.latent_dim)
+    prior = _prior(recipe, image_shape)
     encoder = _network(
         "encoder",
         recipe.encoder,
@@ -38,8 +38,23 @@ def build(recipe: Recipe, image_shape: Sequence[int]) -> VAE:
     )
     decoder = _network("decoder", recipe.decoder, image_shape, recipe.latent_dim)
     vae = VAE(encoder, decoder, prior, seed=recipe.seed)
-    vae.compile(_optimizer(recipe.optimizer))
+    vae.compile(_optimizer(recipe.optimizer), _objective(recipe.objective))
     return vae
+
+
+def _prior(recipe: Recipe, image_shape: Sequence[int]) -> priors.Prior:
+    # What the recipe says elsewhere, or the data do.
+    given = {"latent_dim": recipe.latent_dim, "image_shape": tuple(image_shape)}
+    return _instance("prior", "name", recipe.prior, priors, priors.Prior, given)
+
+
+def _objective(spec: Mapping[str, Any]) -> objectives.Objective:
+    spec = dict(spec)
+    if isinstance(spec.get("kl_weight"), Mapping):
+        spec["kl_weight"] = _instance(
+            "objective.kl_weight", "name", spec["kl_weight"], objectives, objectives.WarmUp
+        )
+    return _instance("objective", "name", spec, objectives, objectives.Objective)
 
 
 def _network(part: str, spec: Mapping[str, Any], *args: Any, **kwargs: Any) -> keras.Model:
@@ -68,16 +83,31 @@ def _optimizer(spec: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     return _instance("optimizer", "name", spec, keras.optimizers, keras.optimizers.Optimizer)
 
 
-def _instance(setting: str, key: str, spec: Mapping[str, Any], module: Any, base: type) -> Any:
-    """An object of the class that ``spec[key]`` names in a module of Keras."""
+def _instance(
+    setting: str,
+    key: str,
+    spec: Mapping[str, Any],
+    module: Any,
+    base: type,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """An object of the class that ``spec[key]`` names in a module.
+
+    Of the arguments in `given`, which a recipe does not repeat, it gets those that it takes.
+    """
     arguments = dict(spec)
     name = arguments.pop(key, None)
-    known = [n for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base)]
+    known = [
+        n
+        for n, c in vars(module).items()
+        if isinstance(c, type) and issubclass(c, base) and not inspect.isabstract(c)
+    ]
     check_known(f"{setting}.{key}", str(name), known)
     cls = getattr(module, str(name))
-    _check_arguments(setting, arguments, list(inspect.signature(cls).parameters))
+    takes, given = list(inspect.signature(cls).parameters), given or {}
+    _check_arguments(setting, arguments, [each for each in takes if each not in given])
     try:
-        return cls(**arguments)
+        return cls(**{each: given[each] for each in takes if each in given}, **arguments)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{setting}: {error}") from error
 

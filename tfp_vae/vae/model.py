@@ -10,25 +10,22 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _files, _support, objectives, priors
-from tfp_vae.vae import chunks, images, parts, progress
+from tfp_vae.vae import chunks, images, parts
+from tfp_vae.vae.trainer import Trainer
 
 __all__ = ["VAE"]
 
 
-# Python's part of a step of the CVAE at batch 100 is some 0.5 ms of 17 on two cores; ten steps for
-# each return to Python leave a tenth of it, and a progress bar that still moves often.
-_STEPS_PER_EXECUTION = 10
-
-
 @_support.register
-class VAE(keras.Model):
+class VAE(Trainer):
     """A variational autoencoder ``x -> q(z|x) -> z -> p(x|z)``, prior ``p(z)``.
 
     ``fit`` maximizes ``ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z))`` (Kingma & Welling 2014,
-    arXiv:1312.6114, eq. 3) with one draw of ``z`` for each image. The logs are means over the
-    images, in nats: ``loss``, what is minimized; ``elbo``, always the true one;
-    ``reconstruction``, the term ``E_q[log p(x|z)]``; ``kl``. So ``elbo = reconstruction - kl``, and
-    ``loss = -elbo`` where the KL's weight is 1 and nothing else is added.
+    arXiv:1312.6114, eq. 3) with one draw of ``z`` for each image, or what `compile` is told of
+    `tfp_vae.objectives`. The logs are means over the images, in nats: ``loss``, what is minimized;
+    ``elbo``, always the true one; ``reconstruction``, the term ``E_q[log p(x|z)]``; ``kl``. So
+    ``elbo = reconstruction - kl``, and ``loss = -elbo`` where the objective is the ELBO, the KL's
+    weight is 1 and nothing else is added.
 
     Shapes: ``B`` images of shape (height, width, channels), ``d`` latent dimensions.
 
@@ -132,11 +129,12 @@ class VAE(keras.Model):
         """
         images.check_specification(x, self.image_shape)
         posterior = self._encode(x, training)
-        z = posterior.sample(seed=_support.stateless_seed(None, self.seed_generator))
-        likelihood = self._decode(z, training)
+        seed = _support.stateless_seed(None, self.seed_generator)
+        draws = self._drawing_for.draw(posterior, seed)
+        likelihood = self._decode(draws.z, training)
         # As attributes of the result, so that `compute_loss`, which Keras hands nothing but this
         # result, need not encode again.
-        likelihood.posterior, likelihood.z = posterior, z
+        likelihood.posterior, likelihood.draws, likelihood.z = posterior, draws, draws.z
         return likelihood
 
     def joint_distribution(self) -> tfd.JointDistribution:
@@ -253,186 +251,7 @@ class VAE(keras.Model):
         between = self.decode(start + t * (end - start)).mean()
         return between[0] if one else between
 
-    # ------------------------------------------------------------------ Keras
-
-    def compile(
-        self,
-        optimizer: Any = "adam",
-        *,
-        jit_compile: bool | str = "auto",
-        steps_per_execution: int | None = None,
-        run_eagerly: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Choose the optimizer. The loss is the model's own.
-
-        Args:
-            optimizer: as in `keras.Model.compile`.
-            jit_compile: "auto" turns XLA on where TensorFlow sees a GPU and off on a CPU, where
-                it made the convolutional networks here slower; `True` and `False` say so.
-            steps_per_execution: batches worked off between two returns to Python, and so between
-                two calls of a callback's ``on_train_batch_end``. By default 10; and 1 where Keras
-                would miscount with more (a given number of steps), under a `tf.distribute`
-                strategy, and where `run_eagerly` is on.
-            run_eagerly: as in `keras.Model.compile`.
-            **kwargs: of `keras.Model.compile`, without `loss` and `metrics`.
-
-        Raises:
-            ValueError: `loss` or `metrics` were given.
-        """
-        for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
-            if kwargs.pop(name, None):
-                raise ValueError(
-                    f"compile: expected no {name!r}, since the VAE computes its loss and its logs "
-                    "itself; leave it out."
-                )
-        chosen = jit_compile
-        if jit_compile == "auto":
-            chosen = bool(tf.config.list_physical_devices("GPU"))
-        super().compile(
-            optimizer=optimizer,
-            jit_compile=chosen,
-            steps_per_execution=steps_per_execution or 1,
-            run_eagerly=run_eagerly,
-            **kwargs,
-        )
-        # What was asked for, not what this machine chose: another may load the model.
-        self._compile_options = {
-            "jit_compile": jit_compile,
-            "steps_per_execution": steps_per_execution,
-            "run_eagerly": run_eagerly,
-            **kwargs,
-        }
-
-    def _choose_steps_per_execution(self, options: dict[str, Any]) -> None:
-        """Set it for one call of `fit` or `evaluate`, unless `compile` was told a number."""
-        if not self.compiled or self._compile_options["steps_per_execution"] is not None:
-            return
-        counted = any(
-            options.get(name) is not None
-            for name in ("steps_per_epoch", "validation_steps", "steps")
-        )
-        # The model's strategy is that of its making, which the default one of here is not.
-        distributed = (
-            tf.distribute.has_strategy()
-            or self.distribute_strategy is not tf.distribute.get_strategy()
-        )
-        plain = not (counted or distributed or self.run_eagerly)
-        chosen = _STEPS_PER_EXECUTION if plain else 1
-        if self.steps_per_execution != chosen:
-            self.steps_per_execution: int = chosen
-            # Keras builds these with the number in them, and builds them anew if there are none.
-            self.train_function = self.test_function = None
-
-    def get_compile_config(self) -> dict[str, Any]:
-        if not self.compiled:
-            return {}
-        config = {
-            "optimizer": self.optimizer,
-            "optimizer_built": bool(self.optimizer.built),
-            **self._compile_options,
-        }
-        return keras.saving.serialize_keras_object(config)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        config = keras.saving.deserialize_keras_object(config)
-        built = config.pop("optimizer_built", True)
-        self.compile(**config)
-        if built:  # the file holds its slots only if there was a step
-            self.optimizer.build(self.trainable_variables)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> tf.Tensor:
-        """``mean over the batch of -(log p(x|z) - weight * KL)``, plus the networks' own losses.
-
-        Keras calls it with ``y_pred = self(x)``; labels in `y` are not used.
-        """
-        posterior, z = y_pred.posterior, y_pred.z
-        reconstruction = y_pred.log_prob(x)
-        kl = self._kl(posterior, z)
-        self.reconstruction_tracker.update_state(reconstruction, sample_weight)
-        self.kl_tracker.update_state(kl, sample_weight)
-        self.elbo_tracker.update_state(objectives.elbo(reconstruction, kl), sample_weight)
-        loss = -objectives.elbo(reconstruction, kl, self.kl_weight)
-        if sample_weight is not None:
-            loss *= tf.cast(sample_weight, loss.dtype)
-        loss = tf.add_n([tf.reduce_mean(loss), *self._losses_but_the_kl()])
-        # Keras' steps expect it divided by the replicas, whose gradients they then sum.
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
-
-        Arrays are looked through before the first step; a data set's type and shape are, and its
-        values batch by batch as they come, before the step that would have used them.
-
-        Args:
-            x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
-                them; or a tuple of images and anything else.
-            y: not used.
-            batch_size: images in a batch, of arrays; 32 by default.
-            epochs: number of passes.
-            **kwargs: of `keras.Model.fit`.
-
-        Raises:
-            ValueError: no images, images of another shape or type, NaN, or pixels that the
-                likelihood excludes.
-        """
-        if isinstance(x, tf.data.Dataset):
-            # Keras warns of its own default, which a data set cannot follow.
-            kwargs.setdefault("shuffle", False)
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
-        if kwargs.get("class_weight") is not None:
-            raise ValueError(
-                "class_weight: expected none, since labels are not used; give sample_weight."
-            )
-        x, y = self._images_and_targets(x, y, kwargs)
-        kwargs.update(batch_size=batch_size, epochs=epochs)
-        self._choose_steps_per_execution(kwargs)
-        with images.plain_errors():
-            return super().fit(x, y, **progress.with_progress_bar(kwargs))
-
-    def evaluate(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
-    ) -> Any:
-        """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats.
-
-        Arguments and errors as in `fit`.
-        """
-        x, y = self._images_and_targets(x, y, kwargs)
-        kwargs.update(batch_size=batch_size)
-        if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has chosen already
-            self._choose_steps_per_execution(kwargs)
-        with images.plain_errors():
-            return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
-
-    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
-        """The reconstructions of `reconstruct` as an array, shape (N, height, width, channels).
-
-        Arguments and errors as in `fit`.
-        """
-        x, _ = self._images_and_targets(x, None, {})
-        with images.plain_errors():
-            return super().predict(x, batch_size, **progress.with_progress_bar(kwargs))
-
-    def predict_step(self, data: Any) -> tf.Tensor:
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images.check_specification(x, self.image_shape)
-        return self._decode(self._encode(x, training=False).mean(), training=False).mean()
+    # ------------------------------------------------------------------ saving
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Write the whole model, prior and optimizer included, to a ``.keras`` file.
@@ -501,12 +320,6 @@ class VAE(keras.Model):
     # ------------------------------------------------------------------ shapes and data
 
     @property
-    def kl_weight(self) -> float:
-        """The factor of the KL in the loss: that of the encoder's regularizer, else 1."""
-        regularizer = parts.regularizer(self.encoder)
-        return 1.0 if regularizer is None else regularizer.weight
-
-    @property
     def use_exact_kl(self) -> bool:
         """Whether the KL is TFP's closed form or the Monte Carlo value at the decoded draw."""
         regularizer = parts.regularizer(self.encoder)
@@ -522,19 +335,6 @@ class VAE(keras.Model):
     def image_shape(self) -> parts.Shape | None:
         """(height, width, channels) of one image; `None` where neither part declares it."""
         return parts.image_shape(self.encoder, self.decoder)
-
-    def _checked(self, name: str, data: Any) -> Any:
-        images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)
-        return images.guarded(data, self._pixels_in_unit_interval)
-
-    def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-        """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
-        x = self._checked("x", x)
-        if isinstance(x, tuple):
-            x, y = x[0], None
-        if options.get("sample_weight") is not None and y is None:
-            y = x  # without targets Keras drops the weights
-        return x, y
 
     def _images(self, x: Any) -> tf.Tensor:
         """`x` as a tensor, looked through where its values are at hand."""
@@ -555,19 +355,6 @@ class VAE(keras.Model):
 
     def _kl(self, posterior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
         return objectives.kl_divergence(posterior, self.prior(), None if self.use_exact_kl else z)
-
-    def _losses_but_the_kl(self) -> list[tf.Tensor]:
-        """What `add_loss` and weight regularizers ask for, without the encoder's KL term.
-
-        The model adds the KL itself, image by image, so that sample weights and the logs can use
-        it and an objective of another form need not receive it.
-        """
-        if parts.regularizer(self.encoder) is None:
-            return self.losses
-        of_posterior = getattr(parts.posterior_layer(self.encoder), "losses", [])
-        # By identity, with both lists alive; what weight regularizers ask for is made anew by
-        # each look at `losses`, and so is never among them.
-        return [loss for loss in self.losses if all(loss is not kl for kl in of_posterior)]
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any

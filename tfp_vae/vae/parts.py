@@ -39,6 +39,25 @@ def regularizer(encoder: keras.Model) -> layers.KLDivergenceRegularizer | None:
     return found if isinstance(found, layers.KLDivergenceRegularizer) else None
 
 
+def regularizer_weight(encoder: keras.Model) -> float:
+    """The weight of the KL in the encoder's regularizer, 1 where there is none."""
+    found = regularizer(encoder)
+    return 1.0 if found is None else found.weight
+
+
+def example_posterior(encoder: keras.Model) -> tfd.Distribution | None:
+    """A ``q(z|x)`` of the encoder's kind, batch shape (1,).
+
+    `None` where the encoder does not end in one of the layers that fix their distribution: what
+    another layer makes is not known before images come.
+    """
+    layer = posterior_layer(encoder)
+    if not isinstance(layer, (layers.MultivariateNormalDiag, layers.MultivariateNormalTriL)):
+        return None
+    size = layer.event_size
+    return layer.new(tf.zeros([1, layer.params_size(size)], layer.variable_dtype), size)
+
+
 def image_shape(encoder: keras.Model, decoder: keras.Model) -> Shape | None:
     """Of one image: the encoder's input, else the likelihood's event, where either is declared."""
     declared = declared_shape(encoder, "input_shape")
@@ -100,21 +119,19 @@ def check_declared_shapes(encoder: keras.Model, decoder: keras.Model, prior: pri
 def check_prior(encoder: keras.Model, prior: priors.Prior, use_exact_kl: bool) -> None:
     """Refuse a prior that no posterior of the encoder has a finite, computable KL to.
 
-    Only where the encoder ends in one of the layers that fix their distribution, the normal ones:
-    what another layer makes is not known before images come.
+    Only where `example_posterior` knows one, and all of those are normal.
 
     Raises:
         NotImplementedError: the closed form is asked for, and TFP knows none.
         ValueError: the prior's density is not finite where every normal posterior has mass.
     """
-    layer = posterior_layer(encoder)
-    if not isinstance(layer, (layers.MultivariateNormalDiag, layers.MultivariateNormalTriL)):
+    posterior = example_posterior(encoder)
+    if posterior is None:
         return
-    size = layer.event_size
     distribution = prior()
-    dtype = distribution.dtype
     for value in (-3.0, -0.3, 0.3, 3.0):
-        density = float(distribution.log_prob(tf.fill([size], tf.cast(value, dtype))))
+        z = tf.fill(posterior.event_shape, tf.cast(value, distribution.dtype))
+        density = float(distribution.log_prob(z))
         if not math.isfinite(density):
             raise ValueError(
                 "prior: expected a density above 0 everywhere, as every normal posterior has one, "
@@ -122,8 +139,7 @@ def check_prior(encoder: keras.Model, prior: priors.Prior, use_exact_kl: bool) -
                 "dimensions: the KL would be infinite."
             )
     if use_exact_kl:
-        parameters = tf.zeros([1, layer.params_size(size)], dtype)
-        _support.closed_form_kl(layer.new(parameters, size), distribution)
+        _support.closed_form_kl(posterior, distribution)
 
 
 def call(

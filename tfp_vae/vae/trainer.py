@@ -1,0 +1,312 @@
+"""The Keras side of a `VAE`: `compile`, `fit`, `evaluate`, `predict` and their steps."""
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfp_vae import objectives, priors
+from tfp_vae.vae import images, parts, progress
+
+# Python's part of a step of the CVAE at batch 100 is some 0.5 ms of 17 on two cores; ten steps for
+# each return to Python leave a tenth of it, and a progress bar that still moves often.
+_STEPS_PER_EXECUTION = 10
+
+
+class Trainer(keras.Model, abc.ABC):
+    """What `VAE` does as a Keras model; a subclass has the parts and the distributions."""
+
+    encoder: keras.Model
+    prior: priors.Prior
+    elbo_tracker: keras.metrics.Metric
+    reconstruction_tracker: keras.metrics.Metric
+    kl_tracker: keras.metrics.Metric
+    _pixels_in_unit_interval: bool
+    # What `call` draws for; within a step it is the objective that the model is compiled with.
+    _drawing_for: objectives.Objective = objectives.ELBO()
+
+    @property
+    @abc.abstractmethod
+    def use_exact_kl(self) -> bool: ...
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> parts.Shape | None: ...
+
+    @abc.abstractmethod
+    def _encode(self, x: tf.Tensor, training: bool | None) -> tfd.Distribution: ...
+
+    @abc.abstractmethod
+    def _decode(self, z: tf.Tensor, training: bool | None) -> tfd.Distribution: ...
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        objective: objectives.Objective | None = None,
+        *,
+        jit_compile: bool | str = "auto",
+        steps_per_execution: int | None = None,
+        run_eagerly: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Choose the optimizer and what is maximized.
+
+        Args:
+            optimizer: as in `keras.Model.compile`.
+            objective: `objectives.ELBO` or `objectives.IWAE`, with its number of draws, weight of
+                the KL, free bits and gradient. By default the ELBO at one draw.
+            jit_compile: "auto" turns XLA on where TensorFlow sees a GPU and off on a CPU, where
+                it made the convolutional networks here slower; `True` and `False` say so.
+            steps_per_execution: batches worked off between two returns to Python, and so between
+                two calls of a callback's ``on_train_batch_end``. By default 10; and 1 where Keras
+                would miscount with more (a given number of steps), under a `tf.distribute`
+                strategy, and where `run_eagerly` is on.
+            run_eagerly: as in `keras.Model.compile`.
+            **kwargs: of `keras.Model.compile`, without `loss` and `metrics`.
+
+        Raises:
+            ValueError: `loss` or `metrics` were given; an objective that the model's KL does not
+                allow, or a weight of the KL both there and in the encoder's regularizer.
+            TypeError: `objective` is none.
+        """
+        if objective is None:
+            objective = objectives.ELBO()
+        if not isinstance(objective, objectives.Objective):
+            raise TypeError(
+                "objective: expected one of tfp_vae.objectives, such as objectives.IWAE(50), got "
+                f"{objective!r}."
+            )
+        weight = parts.regularizer_weight(self.encoder)
+        if objective.kl_weight is not None and weight != 1:
+            raise ValueError(
+                f"kl_weight: expected it in one place, got {objective.kl_weight!r} in the "
+                f"objective and {weight} in the encoder's KLDivergenceRegularizer."
+            )
+        objective.check(parts.example_posterior(self.encoder), self.prior(), self.use_exact_kl)
+        for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
+            if kwargs.pop(name, None):
+                raise ValueError(
+                    f"compile: expected no {name!r}, since the VAE computes its loss and its logs "
+                    "itself; give an objective, or leave it out."
+                )
+        chosen = jit_compile
+        if jit_compile == "auto":
+            chosen = bool(tf.config.list_physical_devices("GPU"))
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=chosen,
+            steps_per_execution=steps_per_execution or 1,
+            run_eagerly=run_eagerly,
+            **kwargs,
+        )
+        self.objective = objective
+        # What was asked for, not what this machine chose: another may load the model.
+        self._compile_options = {
+            "objective": objective,
+            "jit_compile": jit_compile,
+            "steps_per_execution": steps_per_execution,
+            "run_eagerly": run_eagerly,
+            **kwargs,
+        }
+
+    def _choose_steps_per_execution(self, options: dict[str, Any]) -> None:
+        """Set it for one call of `fit` or `evaluate`, unless `compile` was told a number."""
+        if not self.compiled or self._compile_options["steps_per_execution"] is not None:
+            return
+        counted = any(
+            options.get(name) is not None
+            for name in ("steps_per_epoch", "validation_steps", "steps")
+        )
+        # The model's strategy is that of its making, which the default one of here is not.
+        distributed = (
+            tf.distribute.has_strategy()
+            or self.distribute_strategy is not tf.distribute.get_strategy()
+        )
+        plain = not (counted or distributed or self.run_eagerly)
+        chosen = _STEPS_PER_EXECUTION if plain else 1
+        if self.steps_per_execution != chosen:
+            self.steps_per_execution: int = chosen
+            # Keras builds these with the number in them, and builds them anew if there are none.
+            self.train_function = self.test_function = None
+
+    def get_compile_config(self) -> dict[str, Any]:
+        if not self.compiled:
+            return {}
+        config = {
+            "optimizer": self.optimizer,
+            "optimizer_built": bool(self.optimizer.built),
+            **self._compile_options,
+        }
+        return keras.saving.serialize_keras_object(config)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = keras.saving.deserialize_keras_object(config)
+        built = config.pop("optimizer_built", True)
+        self.compile(**config)
+        if built:  # the file holds its slots only if there was a step
+            self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """``mean over the batch of -objective``, plus the networks' own losses.
+
+        Keras calls it with ``y_pred = self(x)``; labels in `y` are not used. The logs are those of
+        the true ELBO, at the same draws.
+        """
+        terms = objectives.Terms(
+            log_likelihood=y_pred.log_prob(x),
+            posterior=y_pred.posterior,
+            prior=self.prior(),
+            draws=y_pred.draws,
+            use_exact_kl=self.use_exact_kl,
+            kl_weight=self._kl_weight_at_this_step() if training else self.kl_weight,
+            training=training,
+        )
+        reconstruction, kl = (
+            value if value.shape.rank == 1 else tf.reduce_mean(value, 0)
+            for value in (terms.log_likelihood, terms.kl)
+        )
+        self.reconstruction_tracker.update_state(reconstruction, sample_weight)
+        self.kl_tracker.update_state(kl, sample_weight)
+        self.elbo_tracker.update_state(objectives.elbo(reconstruction, kl), sample_weight)
+        loss = -self.objective(terms)
+        if sample_weight is not None:
+            loss *= tf.cast(sample_weight, loss.dtype)
+        loss = tf.add_n([tf.reduce_mean(loss), *self._losses_but_the_kl()])
+        # Keras' steps expect it divided by the replicas, whose gradients they then sum.
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    @property
+    def kl_weight(self) -> float:
+        """The factor of the KL in the loss, at the end of a warm-up.
+
+        That of the objective, else of the encoder's regularizer, else 1.
+        """
+        weight = self.objective.final_weight if self.compiled else None
+        return parts.regularizer_weight(self.encoder) if weight is None else weight
+
+    def _kl_weight_at_this_step(self) -> float | tf.Tensor:
+        weight = self.objective.weight_at(self.optimizer.iterations)
+        return self.kl_weight if weight is None else weight
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """`call`, which returns ``p(x|z)`` at one draw, takes the objective's draws in here."""
+        self._drawing_for = self.objective
+        try:
+            yield
+        finally:
+            del self._drawing_for
+
+    def train_step(self, data: Any) -> Any:
+        with self._drawing():
+            return super().train_step(data)
+
+    def test_step(self, data: Any) -> Any:
+        with self._drawing():
+            return super().test_step(data)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
+
+        Arrays are looked through before the first step; a data set's type and shape are, and its
+        values batch by batch as they come, before the step that would have used them.
+
+        Args:
+            x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
+                them; or a tuple of images and anything else.
+            y: not used.
+            batch_size: images in a batch, of arrays; 32 by default.
+            epochs: number of passes.
+            **kwargs: of `keras.Model.fit`.
+
+        Raises:
+            ValueError: no images, images of another shape or type, NaN, or pixels that the
+                likelihood excludes.
+        """
+        if isinstance(x, tf.data.Dataset):
+            # Keras warns of its own default, which a data set cannot follow.
+            kwargs.setdefault("shuffle", False)
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "class_weight: expected none, since labels are not used; give sample_weight."
+            )
+        x, y = self._images_and_targets(x, y, kwargs)
+        kwargs.update(batch_size=batch_size, epochs=epochs)
+        self._choose_steps_per_execution(kwargs)
+        with images.plain_errors():
+            return super().fit(x, y, **progress.with_progress_bar(kwargs))
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
+        """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats.
+
+        Arguments and errors as in `fit`.
+        """
+        x, y = self._images_and_targets(x, y, kwargs)
+        kwargs.update(batch_size=batch_size)
+        if not kwargs.get("_use_cached_eval_dataset"):  # else `fit` has chosen already
+            self._choose_steps_per_execution(kwargs)
+        with images.plain_errors():
+            return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
+
+    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
+        """The reconstructions of `reconstruct` as an array, shape (N, height, width, channels).
+
+        Arguments and errors as in `fit`.
+        """
+        x, _ = self._images_and_targets(x, None, {})
+        with images.plain_errors():
+            return super().predict(x, batch_size, **progress.with_progress_bar(kwargs))
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images.check_specification(x, self.image_shape)
+        return self._decode(self._encode(x, training=False).mean(), training=False).mean()
+
+    def _checked(self, name: str, data: Any) -> Any:
+        images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)
+        return images.guarded(data, self._pixels_in_unit_interval)
+
+    def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
+        x = self._checked("x", x)
+        if isinstance(x, tuple):
+            x, y = x[0], None
+        if options.get("sample_weight") is not None and y is None:
+            y = x  # without targets Keras drops the weights
+        return x, y
+
+    def _losses_but_the_kl(self) -> list[tf.Tensor]:
+        """What `add_loss` and weight regularizers ask for, without the encoder's KL term.
+
+        The model adds the KL itself, image by image, so that sample weights and the logs can use
+        it and an objective of another form need not receive it.
+        """
+        if parts.regularizer(self.encoder) is None:
+            return self.losses
+        of_posterior = getattr(parts.posterior_layer(self.encoder), "losses", [])
+        # By identity, with both lists alive; what weight regularizers ask for is made anew by
+        # each look at `losses`, and so is never among them.
+        return [loss for loss in self.losses if all(loss is not kl for kl in of_posterior)]
