@@ -44,6 +44,25 @@ def test_evaluate_in_a_process_of_its_own_prints_json_alone(model):
     assert "data: digits" in done.stderr
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfp_vae", "recipes", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    process.stdout.close()
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 1
+
+
+def test_numbers_that_json_lacks_are_null(capsys):
+    cli.commands.show({"a": float("nan"), "b": [float("-inf"), 1.5], "c": None}, as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": None, "b": [None, 1.5], "c": None,
+    }  # fmt: skip
+
+
 def test_evaluate_is_repeatable_and_follows_its_seed(model, capsys):
     def result(*more):
         options = ["--dataset", "digits", "--images", "10", "--samples", "3", "--json", *more]

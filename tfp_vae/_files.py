@@ -1,10 +1,13 @@
 """Files that appear whole or not at all. Imports nothing else from the package."""
 
 import contextlib
+import json
+import math
 import os
 import pathlib
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -28,6 +31,19 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """`content` as JSON that any program reads: NaN and infinity, which JSON lacks, as null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(content), indent=indent, allow_nan=False)
 
 
 def take_away_halves(folder: pathlib.Path) -> None:

@@ -35,9 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from tfp_vae import _support  # noqa: F401
 
             options.run(options)
+            sys.stdout.flush()
         except commands.UsageError as error:
             print(f"tfp-vae: error: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            # The reader went away, as `head` does; Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except (ImportError, OSError, TypeError, ValueError, NotImplementedError) as error:
             # Keras' messages go on over several lines; the first says what is wrong.
             said = str(error) or type(error).__name__

@@ -8,6 +8,8 @@ import pathlib
 import sys
 from typing import Any
 
+from tfp_vae import _files
+
 
 class UsageError(Exception):
     """A command line that makes no sense."""
@@ -16,7 +18,7 @@ class UsageError(Exception):
 def show(result: dict[str, Any], as_json: bool) -> None:
     """The result of a command on standard output."""
     if as_json:
-        print(json.dumps(result))
+        print(_files.json_text(result))
     else:
         width = max(map(len, result))
         print("\n".join(f"{key:<{width}}  {value}" for key, value in result.items()))
@@ -218,7 +220,7 @@ def interpolate(options: argparse.Namespace) -> None:
 def _write_images(options: argparse.Namespace, images: Any, figure: Any = None) -> None:
     import numpy as np
 
-    from tfp_vae import _files, plotting
+    from tfp_vae import plotting
 
     images = np.asarray(images)
     if options.out.suffix == ".npy":
@@ -231,8 +233,6 @@ def _write_images(options: argparse.Namespace, images: Any, figure: Any = None) 
 
 def encode(options: argparse.Namespace) -> None:
     import numpy as np
-
-    from tfp_vae import _files
 
     if options.out.suffix not in (".csv", ".npz"):
         raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
@@ -279,7 +279,6 @@ def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
     if options.picture == "gif":
         return plotting.training_gif(run.pictures(), options.out or "training.gif")
     out = options.out or pathlib.Path(f"epoch-{options.epoch:04d}.png")
-    from tfp_vae import _files
 
     content = run.picture(options.epoch).read_bytes()
     with _files.whole_file(out) as path:

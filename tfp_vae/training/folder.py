@@ -85,7 +85,7 @@ class Run:
     def create(cls, folder: pathlib.Path, about: dict[str, Any]) -> "Run":
         """A new run: its folder and ``run.json``."""
         with _files.whole_file(folder / "run.json") as path:
-            path.write_text(json.dumps(about, indent=2) + "\n")
+            path.write_text(_files.json_text(about, 2) + "\n")
         return cls(folder)
 
     @property
@@ -213,7 +213,7 @@ class Run:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         with _files.whole_file(self.folder / name) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
+            path.write_text(_files.json_text(content, 2) + "\n")
 
     def write_history(self, history: dict[str, list[float]]) -> None:
         text = io.StringIO()
