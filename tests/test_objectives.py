@@ -151,7 +151,7 @@ class Line:
             log_likelihood=tfd.Normal(self.a * z[..., 0], self.s).log_prob(self.x),
             posterior=posterior,
             prior=tfd.MultivariateNormalDiag(tf.zeros(1, tf.float64)),
-            draws=objectives.choices.Draws(z, scale),
+            draws=objectives.Draws(z, scale),
             use_exact_kl=False,
             training=training,
         )

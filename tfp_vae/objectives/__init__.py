@@ -5,7 +5,7 @@
 Shapes: ``S`` draws of the posterior, ``B`` images, ``d`` latent dimensions. Units: nats.
 """
 
-from tfp_vae.objectives.choices import ELBO, IWAE, Objective, Terms
+from tfp_vae.objectives.choices import ELBO, IWAE, Draws, Objective, Terms
 from tfp_vae.objectives.functions import (
     GradientScale,
     doubly_reparameterized_bound,
@@ -23,6 +23,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "CyclicalWarmUp",
+    "Draws",
     "GradientScale",
     "LinearWarmUp",
     "Objective",

@@ -130,7 +130,7 @@ class VAE(Trainer):
         images.check_specification(x, self.image_shape)
         posterior = self._encode(x, training)
         seed = _support.stateless_seed(None, self.seed_generator)
-        draws = self._drawing_for.draw(posterior, seed)
+        draws = self._draws(posterior, seed)
         likelihood = self._decode(draws.z, training)
         # As attributes of the result, so that `compute_loss`, which Keras hands nothing but this
         # result, need not encode again.

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,22 @@ from tfp_vae.vae import images, parts, progress
 # each return to Python leave a tenth of it, and a progress bar that still moves often.
 _STEPS_PER_EXECUTION = 10
 
+_ONE_DRAW = objectives.ELBO()
+
+# A variable of the context, not of the model: replicas trace their steps in threads of their own.
+_in_step_of: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "tfp_vae_in_step_of", default=None
+)
+
+
+@contextlib.contextmanager
+def _step_of(model: "Trainer") -> Iterator[None]:
+    token = _in_step_of.set(model)
+    try:
+        yield
+    finally:
+        _in_step_of.reset(token)
+
 
 class Trainer(keras.Model, abc.ABC):
     """What `VAE` does as a Keras model; a subclass has the parts and the distributions."""
@@ -27,8 +44,6 @@ class Trainer(keras.Model, abc.ABC):
     reconstruction_tracker: keras.metrics.Metric
     kl_tracker: keras.metrics.Metric
     _pixels_in_unit_interval: bool
-    # What `call` draws for; within a step it is the objective that the model is compiled with.
-    _drawing_for: objectives.Objective = objectives.ELBO()
 
     @property
     @abc.abstractmethod
@@ -200,21 +215,17 @@ class Trainer(keras.Model, abc.ABC):
         weight = self.objective.weight_at(self.optimizer.iterations)
         return self.kl_weight if weight is None else weight
 
-    @contextlib.contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """`call`, which returns ``p(x|z)`` at one draw, takes the objective's draws in here."""
-        self._drawing_for = self.objective
-        try:
-            yield
-        finally:
-            del self._drawing_for
+    def _draws(self, posterior: tfd.Distribution, seed: tf.Tensor) -> objectives.Draws:
+        """What `call` decodes: the objective's draws in a step of Keras, else one."""
+        objective = self.objective if _in_step_of.get() is self else _ONE_DRAW
+        return objective.draw(posterior, seed)
 
     def train_step(self, data: Any) -> Any:
-        with self._drawing():
+        with _step_of(self):
             return super().train_step(data)
 
     def test_step(self, data: Any) -> Any:
-        with self._drawing():
+        with _step_of(self):
             return super().test_step(data)
 
     def fit(
