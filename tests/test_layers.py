@@ -44,6 +44,12 @@ LAYERS = [
     pytest.param(
         lambda **k: layers.IndependentQuantizedLogistic((2, 3, 1), **k), 12, (2, 3, 1), id="8-bit"
     ),
+    pytest.param(
+        lambda **k: layers.IndependentQuantizedLogisticMixture((2, 3, 1), 2, **k),
+        36,
+        (2, 3, 1),
+        id="8-bit mixture",
+    ),
 ]
 
 
@@ -204,6 +210,15 @@ def test_independent_normal_is_mean_and_softplus(rng):
     loc, scale = params[:, :6].reshape(x.shape), np.logaddexp(0, params[:, 6:]).reshape(x.shape)
     expected = scipy.stats.norm.logpdf(x, loc, scale).sum((1, 2, 3))
     np.testing.assert_allclose(p.log_prob(x.astype("float32")), expected, rtol=1e-4)
+
+
+def test_fixed_scale_is_the_squared_error(rng):
+    loc, x = rng.normal(size=(2, 4, 5)).astype("float32")
+    distribution = layers.IndependentNormalFixedScale(5, scale=0.3)(tf.constant(loc))
+    expected = scipy.stats.norm(loc, 0.3).logpdf(x).sum(-1)
+    np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="scale: expected a number above 0, got 0"):
+        layers.IndependentNormalFixedScale(5, scale=0)
 
 
 # --------------------------------------------------------------------- the KL, once
@@ -425,6 +440,12 @@ BAD = [
     pytest.param(lambda: layers.MultivariateNormalTriL(2.5), ValueError, "got 2.5", id="half"),
     pytest.param(lambda: layers.IndependentBernoulli((28, 0, 1)), ValueError, "got 0",
                  id="no width"),
+    pytest.param(lambda: layers.IndependentQuantizedLogisticMixture((4, 4, 3), 0), ValueError,
+                 "num_components.*at least 1, got 0", id="no component"),
+    pytest.param(lambda: layers.IndependentQuantizedLogisticMixture((4, 4, 0)), ValueError,
+                 "event_shape.*got 0", id="mixture without channels"),
+    pytest.param(lambda: layers.IndependentQuantizedLogisticMixture(2, 3)(tf.zeros([3, 30])),
+                 ValueError, r"params_size = 18, got the shape \(3, 30\)", id="mixture parameters"),
     pytest.param(lambda: layers.MultivariateNormalDiag(2)(tf.zeros([3, 5])), ValueError,
                  r"params_size = 4, got the shape \(3, 5\)", id="parameters"),
     pytest.param(lambda: layers.DistributionLambda("no function"), TypeError, "got str", id="text"),
@@ -456,48 +477,3 @@ BAD = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-# --------------------------------------------------------------------- pixels of 8 bits
-
-
-def test_fixed_scale_is_the_squared_error(rng):
-    loc, x = rng.normal(size=(2, 4, 5)).astype("float32")
-    distribution = layers.IndependentNormalFixedScale(5, scale=0.3)(tf.constant(loc))
-    expected = scipy.stats.norm(loc, 0.3).logpdf(x).sum(-1)
-    np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=1e-4)
-    with pytest.raises(ValueError, match="scale: expected a number above 0, got 0"):
-        layers.IndependentNormalFixedScale(5, scale=0)
-
-
-def test_quantized_logistic_is_the_mass_of_each_bin():
-    """Against SciPy in double precision, over all 256 levels."""
-    params = np.array([[0.3, -0.2, -1.0, 0.5], [0.1, 0.6, -4.0, 1.0]], "float32")
-    pixels = layers.IndependentQuantizedLogistic(2)(tf.constant(params)).distribution
-    levels = np.arange(256) / 255
-    logistic = scipy.stats.logistic(params[:, :2] + 0.5, np.exp(params[:, 2:].astype(float)) / 5)
-    edges = (np.arange(257) - 0.5) / 255
-    edges[0], edges[-1] = -np.inf, np.inf
-    mass = np.diff(logistic.cdf(edges[:, None, None]), axis=0)
-    got = np.exp(pixels.log_prob(levels[:, None, None].astype("float32")))
-    np.testing.assert_allclose(got, mass, rtol=1e-3, atol=1e-7)
-    np.testing.assert_allclose(got.sum(0), 1, atol=1e-5)
-    mean = (levels[:, None, None] * mass).sum(0)
-    np.testing.assert_allclose(pixels.mean(), mean, atol=1e-5)
-    draws = pixels.sample(20_000, seed=0).numpy()
-    np.testing.assert_allclose(draws * 255, np.round(draws * 255), atol=1e-4)
-    error = np.sqrt(((levels[:, None, None] - mean) ** 2 * mass).sum(0) / 20_000)
-    assert (np.abs(draws.mean(0) - mean) < 5 * error).all()
-    assert (np.abs(pixels.mode() - levels[mass.argmax(0)]) < 1e-6).all()
-
-
-@pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
-def test_quantized_logistic_stays_finite(value):
-    """Far locations, scales of nearly nothing and of very much."""
-    params = tf.constant([[value, -1e4], [value, 0.0], [value, 20.0]])
-    x = tf.constant([[0.0], [128 / 255], [1.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(params)
-        log_prob = layers.IndependentQuantizedLogistic(1)(params).log_prob(x)
-    assert np.isfinite(log_prob).all()
-    assert np.isfinite(tape.gradient(log_prob, params)).all()

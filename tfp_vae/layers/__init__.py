@@ -11,9 +11,12 @@ from tfp_vae.layers.distributions import (
     IndependentContinuousBernoulli,
     IndependentNormal,
     IndependentNormalFixedScale,
-    IndependentQuantizedLogistic,
     MultivariateNormalDiag,
     MultivariateNormalTriL,
+)
+from tfp_vae.layers.quantized import (
+    IndependentQuantizedLogistic,
+    IndependentQuantizedLogisticMixture,
 )
 from tfp_vae.layers.regularizers import KLDivergenceRegularizer
 
@@ -24,6 +27,7 @@ __all__ = [
     "IndependentNormal",
     "IndependentNormalFixedScale",
     "IndependentQuantizedLogistic",
+    "IndependentQuantizedLogisticMixture",
     "KLDivergenceRegularizer",
     "MultivariateNormalDiag",
     "MultivariateNormalTriL",

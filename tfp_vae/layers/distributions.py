@@ -11,7 +11,6 @@ from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
 from tfp_vae.layers.base import DistributionLambda
-from tfp_vae.layers.quantized import QuantizedLogistic
 
 
 def _event_shape(event_shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -35,11 +34,16 @@ class _NamedDistribution(DistributionLambda):
         self._event = event
         self.validate_args = bool(validate_args)
 
+    @property
+    def input_size(self) -> int:
+        """The number of parameters that the layer expects for one distribution."""
+        return self.params_size(self._event)
+
     def _distribution(self, params: tf.Tensor) -> tfd.Distribution:
         return self.new(params, self._event, validate_args=self.validate_args)
 
     def build(self, input_shape: Any) -> None:
-        expected = self.params_size(self._event)
+        expected = self.input_size
         if not input_shape or input_shape[-1] not in (None, expected):
             raise ValueError(
                 f"{type(self).__name__}({self._event}): expected an input whose last dimension is "
@@ -359,53 +363,3 @@ class IndependentNormalFixedScale(_ImageDistribution):
 
     def _function_config(self) -> dict[str, Any]:
         return {**super()._function_config(), "scale": self.scale}
-
-
-@_support.register
-class IndependentQuantizedLogistic(_ImageDistribution):
-    """``params (..., 2 prod(event_shape)) -> independent 8-bit pixels`` ``0, 1/255, ..., 1``.
-
-    A logistic distribution of location ``m`` and scale ``s``, of which each of the 256 levels gets
-    the mass of its bin:
-    ``P(x_i) = F((x_i + 1/510 - m_i) / s_i) - F((x_i - 1/510 - m_i) / s_i)``, ``F`` the logistic
-    function, the first and the last bin open to the outside (Kingma et al. 2016,
-    arXiv:1606.04934, section 5). A probability of 8-bit pixels in nats; divided by
-    ``log(2) * prod(event_shape)`` and negated it is bits per dimension.
-
-    The first half of the parameters are the locations, shifted by 1/2 so that zero is a grey
-    image; the other half the logarithms of ``5 s``.
-
-    Args:
-        event_shape: shape of one image, (height, width, channels).
-        convert_to_tensor_fn: see `DistributionLambda`.
-        validate_args: let TFP check the parameters at run time.
-        **kwargs: of `DistributionLambda`.
-
-    Raises:
-        ValueError: a size below 1, or an input of another size.
-    """
-
-    unit_interval = True
-
-    @staticmethod
-    def params_size(event_shape: Any = (), name: str | None = None) -> int:
-        """The number of parameters of one image: a location and a scale for each number in it."""
-        return 2 * math.prod(_event_shape(event_shape))
-
-    @staticmethod
-    def new(
-        params: tf.Tensor,
-        event_shape: Any = (),
-        validate_args: bool = False,
-        name: str | None = None,
-    ) -> tfd.Independent:
-        """The distribution of `params`, shape ``(..., 2 * prod(event_shape))``."""
-        loc, log_scale = tf.split(params, 2, axis=-1)
-        pixels = QuantizedLogistic(
-            loc=_reshape_event(loc, event_shape) + 0.5,
-            # From a 400th of a bin to thousands of times the range of pixels: beyond, all that
-            # changes is the risk of an overflow.
-            scale=tf.exp(tf.clip_by_value(_reshape_event(log_scale, event_shape), -10, 10)) / 5,
-            validate_args=validate_args,
-        )
-        return _independent(pixels, event_shape, name=name or "IndependentQuantizedLogistic")
