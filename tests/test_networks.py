@@ -1,12 +1,15 @@
 """The networks of SYSTEMS' rows: shapes, parameter counts, and what they refuse."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import VAE, networks, priors
+from tfp_vae import VAE, layers, networks, priors, recipes, training
+from tfp_vae.networks import conv, heads
 
 tfd = tfp.distributions
 
@@ -70,9 +73,9 @@ def test_normal_likelihood_of_the_conv_decoder_keeps_pixels_and_kinds_apart():
     np.testing.assert_allclose(p.stddev(), np.logaddexp(0, maps[..., 3:]), rtol=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", networks._LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", heads.LIKELIHOODS)
 def test_layered_decoder_takes_an_image_or_a_vector_of_parameters(likelihood):
-    count = networks._LIKELIHOODS[likelihood].params_size((4, 6, 3)) // 72
+    count = heads.LIKELIHOODS[likelihood].params_size((4, 6, 3)) // 72
     as_vector = [{"layer": "Dense", "units": 72 * count}]
     as_image = [*as_vector, {"layer": "Reshape", "target_shape": [4, 6, 3 * count]}]
     for body in (as_vector, as_image):
@@ -87,21 +90,54 @@ def test_layered_decoder_takes_an_image_or_a_vector_of_parameters(likelihood):
         assert (decoder(np.zeros((1, 2), "float32")).mean().numpy() == 0).all()
 
 
+def test_a_likelihood_with_arguments_is_plain_data(rng):
+    """Through JSON, as in a recipe, to the layer that has them."""
+    mixture = {"name": "quantized_logistic_mixture", "num_components": 10}
+    recipe = recipes.get("cvae-cifar10").replace(**{"decoder.likelihood": mixture})
+    recipe = recipes.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    layer = training.build(recipe, (8, 8, 3)).decoder.layers[-1]
+    assert isinstance(layer, layers.IndependentQuantizedLogisticMixture)
+    assert (layer.num_components, layer.event_shape) == (10, (8, 8, 3))
+    for make in (networks.dense_decoder, networks.conv_decoder):
+        decoder = make((4, 8, 3), 2, likelihood=mixture)
+        p = decoder(rng.normal(size=(2, 2)).astype("float32"))
+        assert p.distribution.components_distribution.batch_shape == (2, 4, 8, 3, 10)
+        fixed = make((4, 8, 3), 2, likelihood={"name": "normal_fixed_scale", "scale": 0.1})
+        np.testing.assert_allclose(fixed(np.zeros((1, 2), "float32")).stddev(), 0.1, rtol=1e-6)
+
+
+def test_mixture_of_the_conv_decoder_keeps_pixels_kinds_and_components_apart():
+    """Of the last feature map, 3 channels each: logits of both components, locations, scales."""
+    likelihood = {"name": "quantized_logistic_mixture", "num_components": 2}
+    decoder = networks.conv_decoder((4, 8, 3), 2, filters=(4, 4), likelihood=likelihood)
+    features = keras.Model(decoder.inputs[0], decoder.get_layer("parameters").output)
+    z = 5 * tf.random.stateless_normal([2, 2], [0, 1])
+    maps, pixels = np.asarray(features(z)), decoder(z).distribution
+    assert maps.shape == (2, 4, 8, 18)
+    for k in range(2):
+        logits = pixels.mixture_distribution.logits[..., k]
+        np.testing.assert_allclose(logits, maps[..., 3 * k : 3 * k + 3], rtol=1e-6)
+        loc = pixels.components_distribution.loc[..., k] - (0.25, 0.75)[k]
+        np.testing.assert_allclose(loc, maps[..., 6 + 3 * k : 9 + 3 * k], atol=1e-6)
+        scale = 5 * pixels.components_distribution.scale[..., k]
+        np.testing.assert_allclose(np.log(scale), maps[..., 12 + 3 * k : 15 + 3 * k], atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, (3, 5)], ids=str)
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_last_layer_is_keras_own_layer(kernel_size, activation, rng):
     """Same outputs and same gradients as `keras.layers.Conv2DTranspose`."""
     options = {"padding": "same", "activation": activation, "bias_initializer": "ones"}
-    layers = [
+    pair = [
         kind(1, kernel_size, **options)
-        for kind in (networks._LastConv2DTranspose, keras.layers.Conv2DTranspose)
+        for kind in (conv._LastConv2DTranspose, keras.layers.Conv2DTranspose)
     ]
     x = tf.constant(rng.normal(size=(4, 7, 9, 6)).astype("float32"))
     weights = tf.constant(rng.normal(size=(4, 7, 9, 1)).astype("float32"))
     results = []
-    for layer in layers:
+    for layer in pair:
         layer.build(x.shape)
-        layer.set_weights(layers[0].get_weights())
+        layer.set_weights(pair[0].get_weights())
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
@@ -116,7 +152,7 @@ def test_second_derivatives_of_the_last_layer(rng):
     """TFP's samplers may ask for them: checked against Keras' layer."""
     x = tf.constant(rng.normal(size=(2, 5, 5, 3)).astype("float32"))
     results = []
-    for kind in (networks._LastConv2DTranspose, keras.layers.Conv2DTranspose):
+    for kind in (conv._LastConv2DTranspose, keras.layers.Conv2DTranspose):
         layer = kind(1, 3, padding="same", kernel_initializer=keras.initializers.GlorotNormal(0))
         with tf.GradientTape() as outer:
             outer.watch(x)
@@ -126,6 +162,10 @@ def test_second_derivatives_of_the_last_layer(rng):
             slope = inner.gradient(total, x)
         results.append(outer.gradient(slope, x))
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
+
+
+def conv_decoder(likelihood):
+    return networks.conv_decoder((28, 28, 1), 2, likelihood=likelihood)
 
 
 BAD = [
@@ -142,6 +182,20 @@ BAD = [
                  id="units"),
     pytest.param(lambda: networks.conv_decoder((28, 28, 1), 2, likelihood="mse"), "got 'mse'",
                  id="likelihood"),
+    pytest.param(lambda: conv_decoder({"scale": 1}),
+                 "likelihood: expected one of.*got None", id="likelihood without a name"),
+    pytest.param(lambda: conv_decoder(["bernoulli"]),
+                 r"got \['bernoulli'\]", id="likelihood as a list"),
+    pytest.param(lambda: conv_decoder({"name": "normal_fixed_scale", "scal": 1}),
+                 "'normal_fixed_scale' among .*scale.*got 'scal'", id="argument of the likelihood"),
+    pytest.param(lambda: conv_decoder({"name": "bernoulli", "event_shape": (1,)}),
+                 "got 'event_shape'", id="shape of the likelihood"),
+    pytest.param(lambda: conv_decoder({"name": "normal_fixed_scale", "scale": -1}),
+                 "normal_fixed_scale.*above 0, got -1", id="scale below 0"),
+    pytest.param(lambda: conv_decoder({"name": "normal_fixed_scale", "scale": "wide"}),
+                 "likelihood 'normal_fixed_scale'", id="scale as text"),
+    pytest.param(lambda: conv_decoder({"name": "quantized_logistic_mixture", "num_components": 0}),
+                 "num_components.*at least 1, got 0", id="no component"),
     pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, posterior="flow"), "got 'flow'",
                  id="posterior"),
     pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, padding="full"), "got 'full'",

@@ -1,0 +1,17 @@
+"""Encoders and decoders: Keras models that end in a distribution layer.
+
+Shapes are (height, width, channels). Every function returns a built `keras.Sequential`.
+"""
+
+from tfp_vae.networks.conv import conv_decoder, conv_encoder
+from tfp_vae.networks.dense import dense_decoder, dense_encoder
+from tfp_vae.networks.layered import layered_decoder, layered_encoder
+
+__all__ = [
+    "conv_decoder",
+    "conv_encoder",
+    "dense_decoder",
+    "dense_encoder",
+    "layered_decoder",
+    "layered_encoder",
+]
