@@ -98,7 +98,7 @@ def test_a_likelihood_with_arguments_is_plain_data(rng):
     layer = training.build(recipe, (8, 8, 3)).decoder.layers[-1]
     assert isinstance(layer, layers.IndependentQuantizedLogisticMixture)
     assert (layer.num_components, layer.event_shape) == (10, (8, 8, 3))
-    for make in (networks.dense_decoder, networks.conv_decoder):
+    for make in (networks.dense_decoder, networks.conv_decoder, networks.residual_decoder):
         decoder = make((4, 8, 3), 2, likelihood=mixture)
         p = decoder(rng.normal(size=(2, 2)).astype("float32"))
         assert p.distribution.components_distribution.batch_shape == (2, 4, 8, 3, 10)

@@ -6,12 +6,16 @@ Shapes are (height, width, channels). Every function returns a built `keras.Sequ
 from tfp_vae.networks.conv import conv_decoder, conv_encoder
 from tfp_vae.networks.dense import dense_decoder, dense_encoder
 from tfp_vae.networks.layered import layered_decoder, layered_encoder
+from tfp_vae.networks.residual import ResidualBlock, residual_decoder, residual_encoder
 
 __all__ = [
+    "ResidualBlock",
     "conv_decoder",
     "conv_encoder",
     "dense_decoder",
     "dense_encoder",
     "layered_decoder",
     "layered_encoder",
+    "residual_decoder",
+    "residual_encoder",
 ]
