@@ -30,6 +30,14 @@ LAYERS = [
     pytest.param(lambda **k: layers.DistributionLambda(unit_normal, **k), 3, (3,), id="lambda"),
     pytest.param(lambda **k: layers.MultivariateNormalDiag(3, **k), 6, (3,), id="diag"),
     pytest.param(lambda **k: layers.MultivariateNormalTriL(3, **k), 9, (3,), id="tril"),
+    pytest.param(
+        lambda **k: layers.InverseAutoregressiveFlow(
+            3, num_flows=2, units=[5], context_size=2, seed=1, **k
+        ),
+        8,
+        (3,),
+        id="iaf",
+    ),
     pytest.param(lambda **k: layers.IndependentBernoulli((2, 3, 1), **k), 6, (2, 3, 1), id="bern"),
     pytest.param(
         lambda **k: layers.IndependentContinuousBernoulli((2, 3, 1), **k), 6, (2, 3, 1), id="cb"

@@ -68,8 +68,13 @@ def stateless_seed(seed: Any, generator: "keras.random.SeedGenerator") -> tf.Ten
 
 def check_positive_int(name: str, value: Any) -> int:
     """`value` as an `int` of at least 1, or a `ValueError` that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}.")
+    return check_int(name, value, 1)
+
+
+def check_int(name: str, value: Any, at_least: int) -> int:
+    """`value` as an `int` of at least that, or a `ValueError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        raise ValueError(f"{name}: expected an integer of at least {at_least}, got {value!r}.")
     return int(value)
 
 

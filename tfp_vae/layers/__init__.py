@@ -5,6 +5,7 @@ moves over by changing its imports. What differs: the layers are Keras 3, they s
 constructor arguments instead of pickled code, and the KL regularizer counts once.
 """
 
+from tfp_vae.layers.autoregressive import AutoregressiveNetwork
 from tfp_vae.layers.base import DistributionLambda
 from tfp_vae.layers.distributions import (
     IndependentBernoulli,
@@ -14,6 +15,7 @@ from tfp_vae.layers.distributions import (
     MultivariateNormalDiag,
     MultivariateNormalTriL,
 )
+from tfp_vae.layers.flows import FlowDistribution, InverseAutoregressiveFlow
 from tfp_vae.layers.quantized import (
     IndependentQuantizedLogistic,
     IndependentQuantizedLogisticMixture,
@@ -21,13 +23,16 @@ from tfp_vae.layers.quantized import (
 from tfp_vae.layers.regularizers import KLDivergenceRegularizer
 
 __all__ = [
+    "AutoregressiveNetwork",
     "DistributionLambda",
+    "FlowDistribution",
     "IndependentBernoulli",
     "IndependentContinuousBernoulli",
     "IndependentNormal",
     "IndependentNormalFixedScale",
     "IndependentQuantizedLogistic",
     "IndependentQuantizedLogisticMixture",
+    "InverseAutoregressiveFlow",
     "KLDivergenceRegularizer",
     "MultivariateNormalDiag",
     "MultivariateNormalTriL",

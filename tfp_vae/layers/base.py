@@ -34,6 +34,26 @@ def restored_leading_shape(shape: tf.Tensor | None) -> Iterator[None]:
         _leading_shape.reset(token)
 
 
+_alone: contextvars.ContextVar[bool] = contextvars.ContextVar("tfp_vae_alone", default=False)
+
+
+@contextlib.contextmanager
+def call_apart() -> Iterator[None]:
+    """A Keras model called inside knows nothing of a call around it, and adds nothing to the loss.
+
+    For a prior that asks the encoder about images of its own: it may itself be asked by the
+    regularizer in the midst of the encoder's call, whose leading shape is not that of these images
+    and whose regularizer would ask the prior again.
+    """
+    token = _alone.set(True)
+    try:
+        # The losses of layers called in a scope of Keras that is given none to collect are dropped.
+        with restored_leading_shape(None), keras.StatelessScope():
+            yield
+    finally:
+        _alone.reset(token)
+
+
 def _unfold(parameters: tf.Tensor) -> tf.Tensor:
     shape = _leading_shape.get()
     if shape is None:
@@ -169,7 +189,7 @@ class DistributionLambda(keras.layers.Layer):
 
     def call(self, inputs: Any) -> tfd.Distribution:
         distribution = self._make(tf.nest.map_structure(_unfold, inputs))
-        if self.activity_regularizer is not None:
+        if self.activity_regularizer is not None and not _alone.get():
             # Keras itself applies an activity regularizer to tensors only, and divides it by the
             # batch size: for a distribution it does neither, so this is the one place.
             self.add_loss(self.activity_regularizer(distribution))

@@ -23,7 +23,7 @@ def conv_encoder(
     prior: Any = None,
     use_exact_kl: bool = True,
     kl_weight: float = 1.0,
-    posterior: str = "diagonal",
+    posterior: heads.Spec = "diagonal",
     name: str = "encoder",
 ) -> keras.Sequential:
     """A convolutional ``q(z|x)``.
@@ -44,7 +44,10 @@ def conv_encoder(
         prior: ``p(z)``; with it the posterior's layer carries a `KLDivergenceRegularizer`.
         use_exact_kl: see `layers.KLDivergenceRegularizer`.
         kl_weight: its `weight`.
-        posterior: "diagonal" (mean and log-variance) or "full" (mean and Cholesky factor).
+        posterior: "diagonal" (mean and log-variance), "full" (mean and Cholesky factor) or "iaf"
+            (`layers.InverseAutoregressiveFlow`, which needs ``use_exact_kl=False``); or its name
+            and arguments of its layer as plain data, such as
+            ``{"name": "iaf", "num_flows": 4, "units": [320], "context_size": 32}``.
         name: of the model.
 
     Raises:
@@ -79,7 +82,7 @@ def conv_decoder(
     kernel_size: int = 3,
     final_strides: int = 1,
     activation: str = "relu",
-    likelihood: heads.Likelihood = "bernoulli",
+    likelihood: heads.Spec = "bernoulli",
     name: str = "decoder",
 ) -> keras.Sequential:
     """A convolutional ``p(x|z)``.

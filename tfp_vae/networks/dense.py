@@ -19,7 +19,7 @@ def dense_encoder(
     prior: Any = None,
     use_exact_kl: bool = True,
     kl_weight: float = 1.0,
-    posterior: str = "diagonal",
+    posterior: heads.Spec = "diagonal",
     name: str = "encoder",
 ) -> keras.Sequential:
     """A dense ``q(z|x)``: the flattened image, a dense layer for each entry of `units`, the head.
@@ -46,7 +46,7 @@ def dense_decoder(
     *,
     units: Sequence[int] = (256,),
     activation: str = "relu",
-    likelihood: heads.Likelihood = "bernoulli",
+    likelihood: heads.Spec = "bernoulli",
     name: str = "decoder",
 ) -> keras.Sequential:
     """A dense ``p(x|z)``: a dense layer for each entry of `units`, then all pixels' parameters.

@@ -9,13 +9,14 @@ import keras
 
 from tfp_vae import _support, layers
 
-#: The name of a likelihood, or its name and its arguments as plain data:
-#: ``{"name": "normal_fixed_scale", "scale": 0.1}``.
-Likelihood: TypeAlias = "str | Mapping[str, Any]"
+#: A posterior or likelihood by its name, or with arguments of its layer as plain data:
+#: ``{"name": "normal_fixed_scale", "scale": 0.1}``, ``{"name": "iaf", "num_flows": 4}``.
+Spec: TypeAlias = "str | Mapping[str, Any]"
 
 POSTERIORS: dict[str, Any] = {
     "diagonal": layers.MultivariateNormalDiag,
     "full": layers.MultivariateNormalTriL,
+    "iaf": layers.InverseAutoregressiveFlow,
 }
 LIKELIHOODS: dict[str, Any] = {
     "bernoulli": layers.IndependentBernoulli,
@@ -25,8 +26,8 @@ LIKELIHOODS: dict[str, Any] = {
     "quantized_logistic": layers.IndependentQuantizedLogistic,
     "quantized_logistic_mixture": layers.IndependentQuantizedLogisticMixture,
 }
-# Of a likelihood's layer: what the network itself gives, and what is Keras' own.
-_GIVEN = ("event_shape", "kwargs")
+# Of a layer's arguments: what the network itself gives, and what is Keras' own.
+_GIVEN = ("event_shape", "event_size", "activity_regularizer", "kwargs")
 
 
 def image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
@@ -48,42 +49,42 @@ def dense(units: Sequence[int], activation: str) -> list[keras.layers.Layer]:
 
 
 def posterior_head(
-    latent_dim: int, posterior: str, prior: Any, use_exact_kl: bool, kl_weight: float
+    latent_dim: int, posterior: Spec, prior: Any, use_exact_kl: bool, kl_weight: float
 ) -> list[keras.layers.Layer]:
     _support.check_positive_int("latent_dim", latent_dim)
-    if posterior not in POSTERIORS:
-        raise ValueError(f"posterior: expected one of {', '.join(POSTERIORS)}, got {posterior!r}.")
     regularizer = None
     if prior is not None:
         regularizer = layers.KLDivergenceRegularizer(prior, use_exact_kl, kl_weight)
-    layer = POSTERIORS[posterior]
-    return [
-        keras.layers.Dense(layer.params_size(latent_dim), name="parameters"),
-        layer(latent_dim, activity_regularizer=regularizer, name="posterior"),
-    ]
+    layer = _layer("posterior", POSTERIORS, posterior, latent_dim, activity_regularizer=regularizer)
+    return [keras.layers.Dense(layer.input_size, name="parameters"), layer]
 
 
 def likelihood_head(
-    likelihood: Likelihood, image_shape: tuple[int, int, int]
+    likelihood: Spec, image_shape: tuple[int, int, int]
 ) -> tuple[layers.DistributionLambda, int]:
     """The likelihood's layer, and how many parameters it takes for each number in the image."""
-    arguments = dict(likelihood) if isinstance(likelihood, Mapping) else {"name": likelihood}
+    layer = _layer("likelihood", LIKELIHOODS, likelihood, image_shape)
+    return layer, layer.input_size // math.prod(image_shape)
+
+
+def _layer(kind: str, known: Mapping[str, Any], spec: Spec, event: Any, **given: Any) -> Any:
+    """The layer that `spec` names."""
+    arguments = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = arguments.pop("name", None)
-    if name not in list(LIKELIHOODS):
-        raise ValueError(f"likelihood: expected one of {', '.join(LIKELIHOODS)}, got {name!r}.")
-    cls = LIKELIHOODS[name]
+    if name not in list(known):  # a list: what cannot be hashed is no name either
+        raise ValueError(f"{kind}: expected one of {', '.join(known)}, got {name!r}.")
+    cls = known[name]
     allowed = [key for key in inspect.signature(cls).parameters if key not in _GIVEN]
     for argument in arguments:
         if argument not in allowed:
             raise ValueError(
-                f"likelihood: expected arguments of {name!r} among {', '.join(allowed)}, got "
+                f"{kind}: expected arguments of {name!r} among {', '.join(allowed)}, got "
                 f"{argument!r}."
             )
     try:
-        layer = cls(image_shape, name="likelihood", **arguments)
+        return cls(event, name=kind, **arguments, **given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"likelihood {name!r}: {error}") from error
-    return layer, layer.input_size // math.prod(image_shape)
+        raise ValueError(f"{kind} {name!r}: {error}") from error
 
 
 def flat_parameters(image_shape: tuple[int, int, int], per_pixel: int) -> list[keras.layers.Layer]:

@@ -21,7 +21,7 @@ def layered_encoder(
     prior: Any = None,
     use_exact_kl: bool = True,
     kl_weight: float = 1.0,
-    posterior: str = "diagonal",
+    posterior: heads.Spec = "diagonal",
     name: str = "encoder",
 ) -> keras.Sequential:
     """A ``q(z|x)`` of layers of your own: `body`, flattened, then the posterior's head.
@@ -34,7 +34,7 @@ def layered_encoder(
         prior: as in `conv_encoder`, and so are the other arguments.
         use_exact_kl: see `layers.KLDivergenceRegularizer`.
         kl_weight: its `weight`.
-        posterior: "diagonal" or "full".
+        posterior: as in `conv_encoder`.
         name: of the model.
 
     Raises:
@@ -51,7 +51,7 @@ def layered_decoder(
     latent_dim: int,
     *,
     body: Sequence[LayerSpec],
-    likelihood: heads.Likelihood = "bernoulli",
+    likelihood: heads.Spec = "bernoulli",
     name: str = "decoder",
 ) -> keras.Sequential:
     """A ``p(x|z)`` of layers of your own: `body`, then the likelihood.

@@ -79,7 +79,7 @@ def residual_encoder(
     prior: Any = None,
     use_exact_kl: bool = True,
     kl_weight: float = 1.0,
-    posterior: str = "diagonal",
+    posterior: heads.Spec = "diagonal",
     name: str = "encoder",
 ) -> keras.Sequential:
     """A residual ``q(z|x)``.
@@ -144,7 +144,7 @@ def residual_decoder(
     filters: Sequence[int] = (64, 32),
     blocks: Sequence[int] = (2, 2),
     activation: str = "elu",
-    likelihood: heads.Likelihood = "bernoulli",
+    likelihood: heads.Spec = "bernoulli",
     name: str = "decoder",
 ) -> keras.Sequential:
     """A residual ``p(x|z)``, the mirror of `residual_encoder`.

@@ -12,6 +12,12 @@ from tfp_vae.layers.base import restored_leading_shape
 
 Shape = tuple[int | None, ...]
 
+_POSTERIORS = (
+    layers.InverseAutoregressiveFlow,
+    layers.MultivariateNormalDiag,
+    layers.MultivariateNormalTriL,
+)
+
 
 def declared_shape(part: keras.Model, name: str) -> Shape | None:
     """The event part of ``input_shape`` or ``output_shape``, `None` where Keras knows none."""
@@ -52,10 +58,9 @@ def example_posterior(encoder: keras.Model) -> tfd.Distribution | None:
     another layer makes is not known before images come.
     """
     layer = posterior_layer(encoder)
-    if not isinstance(layer, (layers.MultivariateNormalDiag, layers.MultivariateNormalTriL)):
+    if not isinstance(layer, _POSTERIORS):
         return None
-    size = layer.event_size
-    return layer.new(tf.zeros([1, layer.params_size(size)], layer.variable_dtype), size)
+    return layer.make_distribution_fn(tf.zeros([1, layer.input_size], layer.variable_dtype))
 
 
 def image_shape(encoder: keras.Model, decoder: keras.Model) -> Shape | None:
@@ -119,11 +124,11 @@ def check_declared_shapes(encoder: keras.Model, decoder: keras.Model, prior: pri
 def check_prior(encoder: keras.Model, prior: priors.Prior, use_exact_kl: bool) -> None:
     """Refuse a prior that no posterior of the encoder has a finite, computable KL to.
 
-    Only where `example_posterior` knows one, and all of those are normal.
+    Only where `example_posterior` knows one: all of those have a density everywhere.
 
     Raises:
         NotImplementedError: the closed form is asked for, and TFP knows none.
-        ValueError: the prior's density is not finite where every normal posterior has mass.
+        ValueError: the prior's density is not finite where every posterior has mass.
     """
     posterior = example_posterior(encoder)
     if posterior is None:
