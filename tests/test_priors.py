@@ -9,7 +9,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_vae import priors
+from tfp_vae import VAE, networks, priors
 
 tfd = tfp.distributions
 
@@ -44,6 +44,7 @@ def test_gaussian_mixture_starts_with_unit_scales():
 ALL = [
     pytest.param(lambda: priors.StandardNormal(2), id="standard"),
     pytest.param(lambda: priors.GaussianMixture(2, 3, seed=1), id="mixture"),
+    pytest.param(lambda: priors.AutoregressiveFlow(2, 2, [5], seed=1), id="flow"),
     pytest.param(
         lambda: priors.FixedPrior(tfd.Independent(tfd.Normal([0.0, 1.0], 2.0), 1)), id="independent"
     ),
@@ -101,6 +102,118 @@ def test_marginal_quantiles(distribution, expected, tolerance):
     np.testing.assert_allclose(got, expected(p), atol=tolerance)
 
 
+# --------------------------------------------------------------------- VampPrior
+
+SHAPE = (6, 5, 1)
+
+
+def vamp_vae(posterior="diagonal", with_regularizer=True, **options):
+    prior = priors.VampPrior(2, SHAPE, 3, seed=1, **options)
+    encoder = networks.layered_encoder(
+        SHAPE,
+        2,
+        body=[
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, activity_regularizer="l2"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+        ],
+        prior=prior if with_regularizer else None,
+        use_exact_kl=False,
+        posterior=posterior,
+    )
+    decoder = networks.dense_decoder(SHAPE, 2, units=(4,))
+    return VAE(encoder, decoder, prior, use_exact_kl=False, seed=0)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_vamp_prior_is_the_mean_of_the_posteriors_of_its_images(posterior, rng):
+    vae = vamp_vae(posterior)
+    vae.prior.pseudo_logits.assign(3 * rng.normal(size=(3, *SHAPE)))
+    images = 1 / (1 + np.exp(-vae.prior.pseudo_logits.numpy()))
+    np.testing.assert_allclose(vae.prior.pseudo_inputs, images, rtol=1e-5)
+    q = vae.encode(images)
+    loc, covariance = q.mean().numpy(), q.covariance().numpy()
+    z = rng.normal(size=(7, 2))
+    density = [
+        scipy.stats.multivariate_normal.pdf(z, *one) for one in zip(loc, covariance, strict=True)
+    ]
+    expected = np.log(np.mean(density, 0))
+    np.testing.assert_allclose(vae.prior().log_prob(z.astype("float32")), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("with_regularizer", [False, True])
+def test_vamp_prior_leaves_the_encoder_as_it_is(with_regularizer, rng):
+    """One set of weights, no losses and no moving averages of the pseudo-inputs."""
+    vae = vamp_vae(with_regularizer=with_regularizer)
+    x = rng.uniform(size=(4, *SHAPE)).astype("float32")
+    ids = [id(variable) for variable in vae.variables]
+    assert len(ids) == len(set(ids))
+    of_networks = [*vae.encoder.trainable_variables, *vae.decoder.trainable_variables]
+    of_networks = {id(variable) for variable in of_networks} | {id(vae.prior.pseudo_logits)}
+    assert {id(variable) for variable in vae.trainable_variables} == of_networks
+
+    dense, norm = vae.encoder.layers[1:3]
+    p = vae(x, training=True)
+    hidden = dense(x.reshape(4, -1)).numpy()
+    p = vae(x, training=True)
+    loss = vae.compute_loss(x, y_pred=p)
+    # Keras divides what an activity regularizer asks for by the images: four, and not three.
+    expected = -np.mean(p.log_prob(x)) + 0.01 * (hidden**2).sum() / 4
+    expected += np.mean(p.posterior.log_prob(p.z) - vae.prior().log_prob(p.z))
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+    moving = norm.moving_mean.numpy()
+    losses = [float(value) for value in vae.losses]
+    vae.prior().sample(2)
+    np.testing.assert_array_equal(norm.moving_mean, moving)
+    assert [float(value) for value in vae.losses] == losses
+
+
+def test_images_of_a_vamp_prior_keep_their_shape_within_a_call_of_another(rng):
+    vae = vamp_vae()
+    x = rng.uniform(size=(2, 3, *SHAPE)).astype("float32")
+    assert vae.encode(x).batch_shape == (2, 3)
+    assert vae.prior().components_distribution.batch_shape == (3,)
+
+
+def test_vamp_prior_encodes_its_images_once_in_a_graph(rng, monkeypatch):
+    vae = vamp_vae(with_regularizer=False)
+    calls, call = [], priors.VampPrior.call
+    monkeypatch.setattr(
+        priors.VampPrior, "call", lambda self, images: calls.append(1) or call(self, images)
+    )
+    x = rng.uniform(size=(4, *SHAPE)).astype("float32")
+    tf.function(lambda x: vae.compute_loss(x, y_pred=vae(x, training=True)))(x)
+    assert len(calls) == 1
+    vae.elbo(x, num_samples=3)
+    assert len(calls) == 2
+
+
+def test_images_that_a_vamp_prior_starts_from(rng):
+    one = rng.uniform(0.1, 0.9, size=SHAPE)
+    start = priors.VampPrior(2, SHAPE, 3, initial_images=one, seed=1).pseudo_inputs.numpy()
+    assert start.shape == (3, *SHAPE)
+    assert 0 < np.abs(start - one).max() < 0.15
+    assert np.abs(start[0] - start[1]).max() > 1e-3
+    many = rng.integers(0, 2, size=(3, *SHAPE)).astype("uint8")
+    start = priors.VampPrior(2, SHAPE, 3, initial_images=many, seed=1).pseudo_inputs.numpy()
+    np.testing.assert_allclose(start, many, atol=0.02)
+    assert priors.VampPrior(2, SHAPE, seed=1).pseudo_inputs.shape == (500, *SHAPE)
+
+
+def test_quantiles_of_a_vamp_prior(rng):
+    vae = vamp_vae()
+    vae.prior.pseudo_logits.assign(9 * rng.normal(size=(3, *SHAPE)))
+    parts = vae.prior().components_distribution
+    loc, scale = parts.mean().numpy(), parts.stddev().numpy()
+    quantiles = priors.marginal_quantiles(vae.prior(), [0.1, 0.5, 0.9])
+    for i, probability in enumerate([0.1, 0.5, 0.9]):
+        # The distribution function at a quantile of 100,000 draws: standard error below 0.0016.
+        below = scipy.stats.norm.cdf(quantiles[i], loc, scale).mean(0)
+        np.testing.assert_allclose(below, probability, atol=0.008)
+
+
 def test_loading_makes_nothing_but_distributions():
     """A file that names another class of TFP, or anything else, is refused."""
     from tfp_vae import _support
@@ -121,6 +234,22 @@ BAD = [
     pytest.param(lambda: priors.FixedPrior(tfd.MultivariateNormalDiag(np.zeros(2))), ValueError,
                  "expected a distribution of float32, got one of float64", id="float64"),
     pytest.param(lambda: priors.get(3), TypeError, "got int", id="number"),
+    pytest.param(lambda: priors.VampPrior(2, SHAPE, 3)(), ValueError,
+                 r"bound to an encoder.*VAE\(encoder", id="unbound"),
+    pytest.param(lambda: vamp_vae().prior.bind(networks.dense_encoder(SHAPE, 2)), ValueError,
+                 "got a second", id="second encoder"),
+    pytest.param(lambda: priors.VampPrior(2, (4, 4, 1)).bind(networks.dense_encoder(SHAPE, 2)),
+                 ValueError, r"of shape \(4, 4, 1\), got one of \(6, 5, 1\)", id="other images"),
+    pytest.param(lambda: priors.VampPrior(3, SHAPE, 0), ValueError, "num_components.*got 0",
+                 id="no images"),
+    pytest.param(lambda: priors.VampPrior(2, SHAPE, 3, initial_images=np.zeros((2, *SHAPE))),
+                 ValueError, r"expected the shape \(3, 6, 5, 1\) or \(6, 5, 1\), got \(2, 6",
+                 id="number of images"),
+    pytest.param(lambda: priors.VampPrior(2, SHAPE, 3, initial_images=np.full(SHAPE, 255)),
+                 ValueError, "pixels in.*from 255 to 255", id="8-bit images"),
+    pytest.param(lambda: VAE(networks.dense_encoder(SHAPE, 2), networks.dense_decoder(SHAPE, 2),
+                             priors.VampPrior(2, SHAPE, 3)),
+                 NotImplementedError, "use_exact_kl=False", id="exact KL"),
 ]  # fmt: skip
 
 

@@ -77,6 +77,7 @@ class VAE(Trainer):
         self.encoder = encoder
         self.decoder = decoder
         self.prior = parts.one_prior(prior, encoder)
+        self.prior.bind(encoder)
         self._use_exact_kl = use_exact_kl
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -353,8 +354,11 @@ class VAE(Trainer):
     def _decode(self, z: tf.Tensor, training: bool | None) -> tfd.Distribution:
         return parts.call("decoder", self.decoder, z, 1, self.image_shape, training)
 
-    def _kl(self, posterior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
-        return objectives.kl_divergence(posterior, self.prior(), None if self.use_exact_kl else z)
+    def _kl(
+        self, posterior: tfd.Distribution, z: tf.Tensor, prior: tfd.Distribution | None = None
+    ) -> tf.Tensor:
+        prior = self.prior() if prior is None else prior
+        return objectives.kl_divergence(posterior, prior, None if self.use_exact_kl else z)
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
@@ -373,11 +377,13 @@ class VAE(Trainer):
     def _elbo_of_piece(
         self, x: tf.Tensor, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        posterior = self._encode(x, training=False)
+        # One prior for all pieces: a learned one may be costly to make.
+        posterior, prior = self._encode(x, training=False), self.prior()
 
         def add(total: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             reconstruction = self._decode(z, training=False).log_prob(x)
-            return total + tf.reduce_sum(objectives.elbo(reconstruction, self._kl(posterior, z)), 0)
+            kl = self._kl(posterior, z, prior)
+            return total + tf.reduce_sum(objectives.elbo(reconstruction, kl), 0)
 
         zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
         total = chunks.over_samples(posterior, num_samples, chunk, seed, zeros, add)

@@ -1,17 +1,13 @@
-"""Keras layers that own the prior ``p(z)``. Called without arguments they return it."""
+"""What every prior is, and those without weights."""
 
 import abc
-import math
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
-
-__all__ = ["FixedPrior", "GaussianMixture", "Prior", "StandardNormal", "marginal_quantiles"]
 
 
 class Prior(keras.layers.Layer, abc.ABC):
@@ -29,6 +25,13 @@ class Prior(keras.layers.Layer, abc.ABC):
     @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one latent vector."""
+
+    def bind(self, encoder: keras.Model) -> None:
+        """What a `VAE` tells its prior when it is made; of use to one that needs the encoder.
+
+        Args:
+            encoder: the encoder, which belongs to the model and not to the prior.
+        """
 
     def build(self, input_shape: Any = None) -> None:
         self.built = True
@@ -123,73 +126,6 @@ class FixedPrior(Prior):
         return cls(**{**config, "fixed": _support.distribution_from_config(config["fixed"])})
 
 
-@_support.register
-class GaussianMixture(Prior):
-    """``p(z) = sum_k w_k N(z; mu_k, diag(s_k^2))`` with learned weights, means and scales.
-
-    There is no closed form for the KL to it: use ``use_exact_kl=False``.
-
-    Args:
-        latent_dim: number of latent dimensions.
-        num_components: number of Gaussians.
-        seed: integer seed of the initial means, drawn from ``N(0, I)``.
-
-    Raises:
-        ValueError: a size below 1.
-
-    Source: the mixture prior of Tomczak & Welling 2018, arXiv:1705.07120, section 2.
-    """
-
-    def __init__(
-        self, latent_dim: int, num_components: int, *, seed: int | None = None, **kwargs: Any
-    ) -> None:
-        self.latent_dim = _support.check_positive_int("latent_dim", latent_dim)
-        self.num_components = _support.check_positive_int("num_components", num_components)
-        super().__init__(**kwargs)
-        self.seed = seed
-        shape = (self.num_components, self.latent_dim)
-        # autocast=False: a density keeps float32 under a mixed precision policy.
-        self.logits = self.add_weight(
-            shape=(self.num_components,), initializer="zeros", name="logits", autocast=False
-        )
-        self.loc = self.add_weight(
-            shape=shape,
-            initializer=keras.initializers.RandomNormal(stddev=1.0, seed=seed),
-            name="loc",
-            autocast=False,
-        )
-        # softplus of it is 1: every component starts as wide as the standard normal.
-        self.raw_scale = self.add_weight(
-            shape=shape,
-            initializer=keras.initializers.Constant(math.log(math.e - 1)),
-            name="raw_scale",
-            autocast=False,
-        )
-        self.build()
-
-    def distribution(self) -> tfd.MixtureSameFamily:
-        return tfd.MixtureSameFamily(
-            tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            tfd.MultivariateNormalDiag(
-                tf.convert_to_tensor(self.loc),
-                tf.math.softplus(tf.convert_to_tensor(self.raw_scale)),
-            ),
-            name="z",
-        )
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.latent_dim,)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "num_components": self.num_components,
-            "seed": self.seed,
-        }
-
-
 def get(prior: "Prior | tfd.Distribution") -> Prior:
     """`prior` itself, or a `FixedPrior` around a `tfd.Distribution` or what a function returns.
 
@@ -206,25 +142,3 @@ def get(prior: "Prior | tfd.Distribution") -> Prior:
         "prior: expected a layer of tfp_vae.priors or a tfd.Distribution, got "
         f"{type(prior).__name__}."
     )
-
-
-def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int = 0) -> np.ndarray:
-    """The quantiles of each latent dimension by itself, shape (len(probabilities), d).
-
-    By TFP's quantile function where the marginals are known (independent or normal); for any
-    other prior the quantiles of 100,000 of its draws.
-
-    Args:
-        prior: ``p(z)``, event shape (d,).
-        probabilities: numbers in (0, 1).
-        seed: integer seed of the draws.
-    """
-    probabilities = np.asarray(probabilities, tf.as_dtype(prior.dtype).as_numpy_dtype)
-    if isinstance(prior, tfd.Independent):
-        marginals = prior.distribution
-    elif isinstance(prior, tfd.MultivariateNormalLinearOperator):
-        marginals = tfd.Normal(prior.mean(), prior.stddev())
-    else:
-        draws = prior.sample(100_000, seed=tf.constant([0, seed], tf.int32))
-        return np.quantile(draws.numpy(), probabilities, axis=0)
-    return marginals.quantile(probabilities[:, None]).numpy()
