@@ -354,12 +354,6 @@ class VAE(Trainer):
     def _decode(self, z: tf.Tensor, training: bool | None) -> tfd.Distribution:
         return parts.call("decoder", self.decoder, z, 1, self.image_shape, training)
 
-    def _kl(
-        self, posterior: tfd.Distribution, z: tf.Tensor, prior: tfd.Distribution | None = None
-    ) -> tf.Tensor:
-        prior = self.prior() if prior is None else prior
-        return objectives.kl_divergence(posterior, prior, None if self.use_exact_kl else z)
-
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
     ) -> tf.Tensor:
@@ -382,7 +376,7 @@ class VAE(Trainer):
 
         def add(total: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             reconstruction = self._decode(z, training=False).log_prob(x)
-            kl = self._kl(posterior, z, prior)
+            kl = objectives.kl_divergence(posterior, prior, None if self.use_exact_kl else z)
             return total + tf.reduce_sum(objectives.elbo(reconstruction, kl), 0)
 
         zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
