@@ -112,13 +112,12 @@ class Objective(abc.ABC):
             return Draws(posterior.sample(seed=seed))
         return Draws(posterior.sample(self.num_samples, seed=seed))
 
-    def weight_at(self, step: tf.Tensor) -> "float | tf.Tensor | None":
-        """The KL's factor after `step` optimizer steps; `None` for the encoder's."""
-        return self.kl_weight(step) if isinstance(self.kl_weight, WarmUp) else self.kl_weight
-
     @property
     def final_weight(self) -> float | None:
-        """The KL's factor at the end of training, with which evaluation reports the loss."""
+        """The KL's factor at the end of training, with which evaluation reports the loss.
+
+        `None` for the encoder's.
+        """
         return self.kl_weight.final if isinstance(self.kl_weight, WarmUp) else self.kl_weight
 
     def get_config(self) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Trainer(keras.Model, abc.ABC):
     elbo_tracker: keras.metrics.Metric
     reconstruction_tracker: keras.metrics.Metric
     kl_tracker: keras.metrics.Metric
+    # Before `compile` too: loops of one's own may call `compute_loss`.
+    objective: objectives.Objective = _ONE_DRAW
     _pixels_in_unit_interval: bool
 
     @property
@@ -208,12 +210,14 @@ class Trainer(keras.Model, abc.ABC):
 
         That of the objective, else of the encoder's regularizer, else 1.
         """
-        weight = self.objective.final_weight if self.compiled else None
+        weight = self.objective.final_weight
         return parts.regularizer_weight(self.encoder) if weight is None else weight
 
     def _kl_weight_at_this_step(self) -> float | tf.Tensor:
-        weight = self.objective.weight_at(self.optimizer.iterations)
-        return self.kl_weight if weight is None else weight
+        weight = self.objective.kl_weight
+        if isinstance(weight, objectives.WarmUp):
+            return weight(self.optimizer.iterations)
+        return self.kl_weight
 
     def _draws(self, posterior: tfd.Distribution, seed: tf.Tensor) -> objectives.Draws:
         """What `call` decodes: the objective's draws in a step of Keras, else one."""
