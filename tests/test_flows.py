@@ -433,9 +433,9 @@ def test_posterior_of_plain_data_is_its_layer():
     spec = {"name": "iaf", "num_flows": 3, "units": [5, 4], "context_size": 0}
     head = networks.dense_encoder(SHAPE, 2, posterior=json.loads(json.dumps(spec))).layers[-1]
     assert isinstance(head, layers.InverseAutoregressiveFlow)
-    assert (head.num_flows, head.units, head.context_size, head.num_params) == (3, [5, 4], 0, 4)
+    assert (head.num_flows, head.units, head.context_size, head.input_size) == (3, [5, 4], 0, 4)
     assert [network.right_to_left for network in head.networks] == [False, True, False]
-    assert networks.conv_encoder((28, 28, 1), 2, posterior="iaf").layers[-1].num_params == 36
+    assert networks.conv_encoder((28, 28, 1), 2, posterior="iaf").layers[-1].input_size == 36
 
 
 BAD = [
@@ -461,9 +461,9 @@ BAD = [
     pytest.param(lambda: networks.dense_encoder(SHAPE, 2, posterior={"num_flows": 2}), ValueError,
                  "posterior: expected one of diagonal, full, iaf, got None", id="no name"),
     pytest.param(lambda: networks.dense_encoder(SHAPE, 2, posterior={"name": "iaf", "flows": 2}),
-                 ValueError, "posterior 'iaf': .*flows", id="unknown argument"),
+                 ValueError, "posterior: expected arguments of 'iaf' among .*got 'flows'", id="unknown argument"),
     pytest.param(lambda: networks.dense_encoder(SHAPE, 2, posterior={"name": "full", "units": 2}),
-                 ValueError, "posterior 'full': .*units", id="argument of another"),
+                 ValueError, "posterior: expected arguments of 'full' among .*got 'units'", id="argument of another"),
 ]  # fmt: skip
 
 
