@@ -23,6 +23,7 @@ FLOORS = {
     "networks": 1,
     "priors": 1,
     "vae": 2,
+    "evaluation": 2.5,  # functions of a trained VAE, for training and the command
     "recipes": 2,
     "training": 3,
     "cli": 4,

@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "datasets",
+    "evaluation",
     "layers",
     "networks",
     "objectives",
@@ -41,5 +42,14 @@ if TYPE_CHECKING or not _started_as_command():
     from tfp_vae import _support as _support
 
     # isort: split
-    from tfp_vae import callbacks, datasets, layers, networks, objectives, plotting, priors
+    from tfp_vae import (
+        callbacks,
+        datasets,
+        evaluation,
+        layers,
+        networks,
+        objectives,
+        plotting,
+        priors,
+    )
     from tfp_vae.vae import VAE

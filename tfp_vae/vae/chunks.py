@@ -1,6 +1,6 @@
 """Sums over many images and many posterior draws within a fixed memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,44 +13,60 @@ from tensorflow_probability import distributions as tfd
 # holds some 8 F bytes for each of these numbers: 100 MB for the CVAE's 32.
 NUMBERS_AT_ONCE = 400_000
 
-#: (images, number of samples, samples at once, seed) -> one number for each image
-Reduction = Callable[[tf.Tensor, Any, Any, tf.Tensor], tf.Tensor]
+#: (images, number of samples, samples at once, seed) -> tensors whose first dimension is the images
+Reduction = Callable[[tf.Tensor, Any, Any, tf.Tensor], Any]
+
+
+def pieces(x: Any, size: int, verbose: Any) -> Iterator[tuple[int, Any]]:
+    """`x` in pieces of at most `size`, each with the index of its first, under a progress bar.
+
+    Args:
+        x: array or tensor, cut along its first dimension.
+        size: of a piece.
+        verbose: 0, 1 or "auto", which shows a progress bar for more than one piece.
+    """
+    starts = range(0, len(x), size)
+    show = len(starts) > 1 if verbose == "auto" else bool(verbose)
+    progress = keras.utils.Progbar(len(starts), unit_name="piece", verbose=int(show))
+    for step, start in enumerate(starts):
+        yield start, x[start : start + size]
+        if show:
+            progress.update(step + 1)
+
+
+def at_once(x: tf.Tensor) -> int:
+    """How many images of the size of those in `x` may be decoded at once."""
+    return max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(x.shape[1:]))))
 
 
 def over_images(
     reduce: Reduction, x: tf.Tensor, num_samples: int, seed: tf.Tensor, verbose: Any
-) -> tf.Tensor:
+) -> Any:
     """``reduce`` applied to pieces of `x`, so that memory grows with neither images nor samples.
 
     Args:
-        reduce: works off the samples of a few images.
+        reduce: works off the samples of a few images; one tensor or a structure of them.
         x: images, shape (B, height, width, channels).
         num_samples: samples for each image.
         seed: stateless seed, shape (2,).
-        verbose: 0, 1 or "auto", which shows a progress bar for more than one piece.
+        verbose: see `pieces`.
 
     Returns:
-        Shape (B,).
+        The structure of `reduce`, its parts joined: shapes (B, ...).
     """
-    decoded_at_once = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(x.shape[1:]))))
+    decoded_at_once = at_once(x)
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.
         chunk = tf.maximum(1, decoded_at_once // tf.shape(x)[0])
         return reduce(x, tf.constant(num_samples), chunk, tf.random.fold_in(seed, 0))
     chunk = min(num_samples, decoded_at_once)
-    images_at_once = decoded_at_once // chunk
-    starts = range(0, len(x), images_at_once)
-    show = len(starts) > 1 if verbose == "auto" else bool(verbose)
-    progress = keras.utils.Progbar(len(starts), unit_name="piece", verbose=int(show))
-    results = []
     # Tensors, not Python numbers: each new number would be a new trace.
     sizes = tf.constant(num_samples), tf.constant(chunk)
-    for step, start in enumerate(starts):
-        piece = x[start : start + images_at_once]
-        results.append(reduce(piece, *sizes, tf.random.fold_in(seed, start)))
-        if show:
-            progress.update(step + 1)
-    return tf.concat(results, 0)
+    results = [
+        reduce(piece, *sizes, tf.random.fold_in(seed, start))
+        for start, piece in pieces(x, decoded_at_once // chunk, verbose)
+    ]
+    return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
 
 
 def over_samples(
@@ -58,32 +74,35 @@ def over_samples(
     num_samples: tf.Tensor,
     chunk: tf.Tensor,
     seed: tf.Tensor,
-    initial: tf.Tensor,
-    step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
-    """Fold ``total = step(total, z)`` over `num_samples` draws of `posterior`, `chunk` at a time.
+    initial: Any,
+    step: Callable[[Any, tf.Tensor], Any],
+) -> Any:
+    """Fold ``state = step(state, z)`` over `num_samples` draws of `posterior`, `chunk` at a time.
 
     Args:
         posterior: ``q(z|x)``, batch shape (B,).
         num_samples: scalar.
         chunk: scalar, draws in one step.
         seed: stateless seed, shape (2,).
-        initial: the first total, shape (B,).
-        step: from total, shape (B,), and draws ``z``, shape (chunk, B, d), to the next total.
+        initial: the first state: tensors of shape (B, ...), in any structure.
+        step: from a state and draws ``z``, shape (chunk, B, d), to the next state.
 
     Returns:
-        Shape (B,).
+        The last state.
     """
 
-    def body(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def body(done: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         count = tf.minimum(chunk, num_samples - done)
         z = posterior.sample(count, seed=tf.random.fold_in(seed, done))
-        return done + count, step(total, z)
+        return done + count, step(state, z)
 
     return tf.while_loop(
-        lambda done, total: done < num_samples,
+        lambda done, state: done < num_samples,
         body,
         (tf.constant(0), initial),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+        shape_invariants=(
+            tf.TensorShape([]),
+            tf.nest.map_structure(lambda part: tf.TensorShape([None, *part.shape[1:]]), initial),
+        ),
         parallel_iterations=1,  # two iterations at a time would hold twice the memory
     )[1]

@@ -345,6 +345,16 @@ class VAE(Trainer):
             images.check_values(x, self._pixels_in_unit_interval)
         return tf.cast(x, self.variable_dtype)
 
+    def _batch(self, x: Any) -> tf.Tensor:
+        """As `_images`, for what takes one batch dimension alone."""
+        x = self._images(x)
+        if self.image_shape and x.shape.rank != len(self.image_shape) + 1:
+            raise ValueError(
+                f"images: expected the shape (batch, {', '.join(map(str, self.image_shape))}), got "
+                f"{tuple(x.shape)}."
+            )
+        return x
+
     # ------------------------------------------------------------------ mathematics
 
     def _encode(self, x: tf.Tensor, training: bool | None) -> tfd.Distribution:
@@ -359,12 +369,7 @@ class VAE(Trainer):
     ) -> tf.Tensor:
         num_samples = _support.check_positive_int("num_samples", num_samples)
         seed = _support.stateless_seed(seed, self.seed_generator)
-        x = self._images(x)
-        if self.image_shape and x.shape.rank != len(self.image_shape) + 1:
-            raise ValueError(
-                f"images: expected the shape (batch, {', '.join(map(str, self.image_shape))}), got "
-                f"{tuple(x.shape)}."
-            )
+        x = self._batch(x)
         return chunks.over_images(reduce, x, num_samples, seed, verbose)
 
     @tf.function(reduce_retracing=True)

@@ -1,0 +1,184 @@
+"""Evaluations against closed forms: a linear Gaussian VAE is factor analysis."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow_probability as tfp
+
+from tests.test_vae import FactorAnalysis, inverse_softplus
+from tfp_vae import VAE, evaluation, layers, priors
+from tfp_vae.evaluation.pareto import pareto_k, tail_length
+
+tfd = tfp.distributions
+
+
+def linear_vae(model, gain, offset, stddev, prior=None):
+    """The decoder of `model` with ``q(z|x) = N(gain x + offset, diag(stddev^2))``."""
+    d, dim = np.shape(gain)
+    head = layers.MultivariateNormalDiag(d)
+    encoder = keras.Sequential([keras.Input((dim,)), keras.layers.Dense(2 * d), head])
+    likelihood = layers.IndependentNormal(dim)
+    decoder = keras.Sequential([keras.Input((d,)), keras.layers.Dense(2 * dim), likelihood])
+    kernel = np.concatenate([np.transpose(gain), np.zeros((dim, d))], axis=1)
+    spread = 2 * np.log(np.broadcast_to(stddev, d))
+    encoder.layers[0].set_weights([kernel, np.concatenate([np.broadcast_to(offset, d), spread])])
+    kernel = np.concatenate([model.W.T, np.zeros((d, dim))], axis=1)
+    raw = np.full(dim, inverse_softplus(model.sigma))
+    decoder.layers[0].set_weights([kernel, np.concatenate([model.mu, raw])])
+    return VAE(encoder, decoder, prior or priors.StandardNormal(d), seed=0)
+
+
+# --------------------------------------------------------------------- importance sampling
+
+
+def test_importance_sampling_is_log_likelihood_with_calibrated_errors(rng):
+    model = FactorAnalysis(rng)
+    x, scale = model.sample(rng, 12), 1.4
+    vae, many = model.vae(scale), np.tile(x, (40, 1))
+    result = evaluation.importance_sampling(vae, many, 400, seed=0, verbose=0)
+    same = vae.log_likelihood(many, num_samples=400, seed=0, verbose=0)
+    np.testing.assert_allclose(result.log_likelihood, same, rtol=1e-5)
+    # 480 z-scores: mean 0 up to 1/sqrt(480), variance 1 up to sqrt(2/480) and heavier tails.
+    z = (result.log_likelihood - model.log_likelihood(many)) / result.standard_error
+    assert abs(z.mean()) < 0.25
+    assert 0.85 < z.std() < 1.15
+    # Two dimensions of E_q[(p / q)^2] = s^2 / sqrt(2 s^2 - 1), q = N(0, s^2), p = N(0, 1).
+    share = (np.sqrt(2 * scale**2 - 1) / scale**2) ** 2
+    assert result.effective_sample_size.mean() / 400 == pytest.approx(share, rel=0.02)
+    error = np.sqrt(np.mean(result.standard_error**2) / 480)
+    assert result.monte_carlo_error == pytest.approx(error)
+    spread = model.log_likelihood(many).std() / np.sqrt(480)
+    assert result.mean_log_likelihood.standard_error == pytest.approx(spread, rel=0.05)
+
+
+def test_importance_sampling_with_the_exact_posterior(rng):
+    """Every weight is p(x): no error, all samples count, the tail is flat."""
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 7)
+    result = evaluation.importance_sampling(model.vae(), x, 500, seed=1)
+    expected = model.log_likelihood(x)
+    np.testing.assert_allclose(result.log_likelihood, expected, rtol=1e-4, atol=1e-3)
+    assert result.standard_error.max() < 1e-3
+    assert result.effective_sample_size.min() > 499
+    assert np.all(result.pareto_k == -np.inf)
+    assert result.reliable == 1
+    bits = -expected / (5 * np.log(2))
+    np.testing.assert_allclose(result.bits_per_dimension, bits, rtol=1e-3)
+    mean = result.mean_bits_per_dimension
+    assert mean.mean == pytest.approx(bits.mean(), rel=1e-3)
+    assert mean.standard_error == pytest.approx(bits.std(ddof=1) / np.sqrt(7), rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.8, 2.0], ids=str)
+def test_pareto_k_of_a_posterior_of_the_wrong_width(scale, rng):
+    """In two dimensions the weights of N(0, s^2 I) for N(0, I) are Pareto: k = 1 - s^2, s < 1."""
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 60)
+    result = evaluation.importance_sampling(model.vae(scale), x, 2000, seed=3, verbose=0)
+    tail = tail_length(2000)
+    assert tail == 135
+    k = result.pareto_k
+    if scale > 1:
+        assert k.max() < 0.2  # the weights are bounded
+        assert result.reliable == 1
+        return
+    expected = (tail * (1 - scale**2) + 5) / (tail + 10)
+    assert abs(k.mean() - expected) < 5 * k.std() / np.sqrt(60)
+    assert k.std() < 2 * (2 - scale**2) / np.sqrt(tail)
+    assert result.reliable == np.mean(k <= 0.7)
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.2, 0.7, 1.3], ids=str)
+def test_generalized_pareto_fit_agrees_with_maximum_likelihood(k, rng):
+    y = scipy.stats.genpareto.rvs(k, scale=2.0, size=(30, 400), random_state=rng)
+    log_w = -np.sort(-np.log(7 + y), axis=1)
+    log_w = np.concatenate([log_w, np.full((30, 1), np.log(7))], axis=1)
+    got = (pareto_k(log_w - 1000) * 410 - 5) / 400  # without the pull to 0.5
+    np.testing.assert_allclose(got, (pareto_k(log_w) * 410 - 5) / 400, rtol=1e-6)  # scale-free
+    fitted = np.array([scipy.stats.genpareto.fit(row, floc=0)[0] for row in y])
+    assert np.abs(got - fitted).max() < 0.06
+    assert abs(got.mean() - k) < 5 * got.std() / np.sqrt(30) + 0.02
+
+
+def test_pareto_k_of_extreme_tails():
+    falling = np.linspace(0, -3, 11)
+    rows = np.stack([falling, np.zeros(11), np.array([0.0] + [-2000.0] * 10)])
+    k = pareto_k(rows)
+    assert np.isfinite(k[0])
+    assert list(k[1:]) == [-np.inf, np.inf]
+    assert np.isnan(pareto_k(rows[:, :5])).all()
+    assert tail_length(20) == 0
+    assert tail_length(21) == 5
+    assert tail_length(5000) == 213
+
+
+def test_importance_sampling_in_pieces_of_any_size(rng, monkeypatch):
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 13), model.vae(1.4)
+    traces, decode = [], vae.decode
+    vae.decode = lambda z: traces.append(1) or decode(z)
+    for numbers in (5, 35, 1000):  # decoded vectors at once: 1, 7, 200
+        monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", numbers)
+        traces.clear()
+        few = evaluation.importance_sampling(vae, x, 3, seed=0, verbose=0)
+        assert len(traces) == 1
+        assert few.log_likelihood.shape == few.pareto_k.shape == (13,)
+        assert np.isnan(few.pareto_k).all()
+        assert np.isnan(few.reliable)
+    result = evaluation.importance_sampling(vae, x, 4001, seed=0, verbose=0)
+    z = (result.log_likelihood - model.log_likelihood(x)) / result.standard_error
+    assert np.abs(z).max() < 4
+    one = evaluation.importance_sampling(vae, x[:1], 1, seed=0)
+    assert np.isnan(one.standard_error).all()
+    assert json.dumps(one.to_dict(), allow_nan=False)
+    assert one.to_dict()["mean_log_likelihood"]["standard_error"] is None
+
+
+def broken(model, term):
+    """A model with one term that is not finite, for the images that begin with a 1."""
+    gain = np.zeros((2, 5))
+    vae = linear_vae(model, gain, 0.0, 1.0)
+    kernel, bias = vae.encoder.layers[0].get_weights()
+    if term == "log q(z|x)":
+        kernel[0, 2] = -1e4  # a scale of 0
+    else:
+        kernel[0, 0] = 1e25
+    vae.encoder.layers[0].set_weights([kernel, bias])
+    if term != "log p(x|z)":
+        decoder = vae.decoder.layers[0]
+        decoder.set_weights([0 * decoder.get_weights()[0], decoder.get_weights()[1]])
+    return vae
+
+
+@pytest.mark.parametrize("term", ["log p(x|z)", "log p(z)", "log q(z|x)"])
+def test_values_that_are_not_finite_are_named(term, rng, monkeypatch):
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 200)
+    x = np.zeros((30, 5), "float32")
+    x[[21, 22], 0] = 1
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        evaluation.importance_sampling(broken(FactorAnalysis(rng), term), x, 10, seed=0, verbose=0)
+    assert str(caught.value).startswith(f"{term}: expected finite values, got NaN or infinity at")
+    assert "image 21 and 1 of" in str(caught.value)
+
+
+MEMORY = """
+import resource, numpy as np, json
+from tfp_vae import VAE, evaluation, networks, priors
+prior = priors.StandardNormal(1)
+encoder = networks.dense_encoder((2, 2, 1), 1, units=(4,), prior=prior)
+vae = VAE(encoder, networks.dense_decoder((2, 2, 1), 1, units=(4,)), prior)
+x = np.random.default_rng(0).integers(0, 2, (10_000, 2, 2, 1)).astype("float32")
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+evaluation.importance_sampling(vae, x[:200], seed=0, verbose=0)
+before = peak()
+assert evaluation.importance_sampling(vae, x, seed=0, verbose=0).pareto_k.shape == (10_000,)
+print(peak() - before)
+"""
+
+
+def test_importance_sampling_of_ten_thousand_images_holds_its_memory(fresh_process):
+    """5,000 samples each: 200 MB for one number of each draw, if all were held at once."""
+    assert int(fresh_process(MEMORY)) < 150  # MiB beyond what 200 images took

@@ -1,0 +1,10 @@
+"""What a trained `VAE` is worth, in figures with their standard errors. Units: nats.
+
+Each function takes the model and images, and gives a small dataclass of NumPy arrays and numbers
+with a method ``to_dict`` for JSON.
+"""
+
+from tfp_vae.evaluation.common import Estimate
+from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
+
+__all__ = ["Estimate", "ImportanceSampling", "importance_sampling"]

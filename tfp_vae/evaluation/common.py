@@ -1,0 +1,104 @@
+"""What the evaluations share: results, means with their errors, checks."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import _support
+from tfp_vae.vae import VAE
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Named figures, as attributes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain data that JSON takes; `None` where one is not a finite number."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate(Result):
+    """A mean and its standard error.
+
+    Attributes:
+        mean: of the values, one for each image.
+        standard_error: their standard deviation over the square root of their number; NaN of
+            one value.
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Any) -> "Estimate":
+        """Of one value for each image, shape (B,)."""
+        values = np.asarray(values, np.float64)
+        spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(float(values.mean()), float(spread))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Result):
+        return value.to_dict()
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """The images as one checked batch, and the stateless seed.
+
+    Args:
+        vae: the model.
+        x: images, shape (B, height, width, channels).
+        seed: integer or stateless seed; `None` takes the model's own stream.
+        **counts: arguments that must be integers of at least 1.
+
+    Raises:
+        TypeError: `vae` is none, or `seed` no seed.
+        ValueError: wrong images, or a count below 1.
+    """
+    if not isinstance(vae, VAE):
+        raise TypeError(f"vae: expected a tfp_vae.VAE, got {type(vae).__name__}.")
+    for name, value in counts.items():
+        _support.check_positive_int(name, value)
+    x = vae._batch(x)
+    return x, _support.stateless_seed(seed, vae.seed_generator)
+
+
+def check_finite(first: int, **terms: Any) -> None:
+    """Refuse NaN and infinity, by the name of the term and the image where it was met.
+
+    Args:
+        first: index of the first image in these arrays.
+        **terms: shape (B,), numbers, or booleans that say whether all numbers were finite; the
+            names are as printed.
+
+    Raises:
+        ValueError: for the first such term.
+    """
+    for name, value in terms.items():
+        value = np.asarray(value)
+        bad = np.flatnonzero(~(value if value.dtype == bool else np.isfinite(value)))
+        if bad.size:
+            raise ValueError(
+                f"{name}: expected finite values, got NaN or infinity at image {first + bad[0]}"
+                + (f" and {bad.size - 1} of the images after it." if bad.size > 1 else ".")
+            )
+
+
+def image_spec(x: tf.Tensor) -> tf.TensorSpec:
+    """Of a batch of any size, so that a last, smaller one is not another trace."""
+    return tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+
+
+SEED = tf.TensorSpec([2], tf.int32)
+COUNT = tf.TensorSpec([], tf.int32)
