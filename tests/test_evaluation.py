@@ -5,7 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
+import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tests.test_vae import FactorAnalysis, inverse_softplus
@@ -182,3 +184,191 @@ print(peak() - before)
 def test_importance_sampling_of_ten_thousand_images_holds_its_memory(fresh_process):
     """5,000 samples each: 200 MB for one number of each draw, if all were held at once."""
     assert int(fresh_process(MEMORY)) < 150  # MiB beyond what 200 images took
+
+
+# --------------------------------------------------------------------- latent dimensions
+
+
+def normal_kl(loc, scale):
+    return 0.5 * (loc**2 + scale**2 - 1) - np.log(scale)
+
+
+GAIN = np.array([[0.7, -0.4, 0.2, 0.0, 0.1], [0.0, 0.05, 0.0, 0.0, 0.0]])
+
+
+def test_latent_usage_of_normal_posteriors(rng):
+    model = FactorAnalysis(rng)
+    x, stddev = model.sample(rng, 40), np.array([0.3, 0.9])
+    means = x @ GAIN.T + 0.2
+    variance = means.var(0, ddof=1)
+    assert variance[0] > 0.01 > variance[1]
+    kl = normal_kl(means, stddev)
+    got = evaluation.latent_usage(linear_vae(model, GAIN, 0.2, stddev), x)
+    np.testing.assert_allclose(got.variance_of_means, variance, rtol=1e-4)
+    assert list(got.active) == [True, False]
+    assert got.num_active == 1
+    assert got.kl_method == "closed form"
+    np.testing.assert_allclose(got.kl, kl.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(got.kl_standard_error, kl.std(0, ddof=1) / 40**0.5, rtol=1e-4)
+    all_of_them = evaluation.latent_usage(linear_vae(model, GAIN, 0.2, stddev), x, threshold=0)
+    assert json.loads(json.dumps(all_of_them.to_dict()))["active"] == [True, True]
+
+
+def test_latent_usage_of_a_full_covariance_is_that_of_its_marginals(rng):
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 40)
+    got = evaluation.latent_usage(model.vae(), x)
+    kl = normal_kl((x - model.mu) @ model.gain.T, np.sqrt(np.diag(model.posterior_cov)))
+    np.testing.assert_allclose(got.kl, kl.mean(0), rtol=1e-3)
+
+
+@keras.saving.register_keras_serializable(package="test_evaluation")
+def logistic(parameters):
+    return tfd.Independent(tfd.Logistic(parameters[..., :2], tf.exp(parameters[..., 2:])), 1)
+
+
+@keras.saving.register_keras_serializable(package="test_evaluation")
+def softplus_normal(parameters):
+    normal = tfd.MultivariateNormalDiag(parameters[..., :2], tf.exp(0.5 * parameters[..., 2:]))
+    return tfd.TransformedDistribution(normal, tfp.bijectors.Softplus())
+
+
+def with_posterior(vae, make):
+    """The same networks, another family of posteriors."""
+    encoder = keras.Sequential([*vae.encoder.layers[:-1], layers.DistributionLambda(make)])
+    return VAE(encoder, vae.decoder, vae.prior, use_exact_kl=False, seed=0)
+
+
+def test_latent_usage_without_closed_forms(rng):
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 30)
+    means = x @ GAIN.T + 0.2
+    vae = linear_vae(model, GAIN, 0.2, 0.5**0.5)  # log-variance log(0.5): logistic scale 0.5
+    got = evaluation.latent_usage(with_posterior(vae, logistic), x, num_samples=4000, seed=0)
+    assert got.kl_method == "monte carlo"
+    np.testing.assert_allclose(got.variance_of_means, means.var(0, ddof=1), rtol=1e-4)
+    # E[z^2] = m^2 + pi^2 s^2 / 3, entropy 2 + log s.
+    second = means**2 + np.pi**2 * 0.25 / 3
+    kl = 0.5 * second + 0.5 * np.log(2 * np.pi) - 2 - np.log(0.5)
+    np.testing.assert_allclose(got.kl, kl.mean(0), atol=5 / np.sqrt(30 * 4000))
+
+    unknown = with_posterior(vae, softplus_normal)
+    few = evaluation.latent_usage(unknown, x, num_samples=5, seed=0)
+    assert few.kl_method == "unavailable"
+    assert np.isnan(few.kl).all()
+    assert few.to_dict()["kl"] == [None, None]
+    z = np.log1p(np.exp(means[..., None] + 0.5**0.5 * rng.normal(size=4000)))
+    expected = z.mean(-1).var(0, ddof=1)
+    # The noise of five draws is not taken for use of the second dimension.
+    assert z.var(-1).mean(0)[1] / 5 > 10 * expected[1]
+    many = np.stack(
+        [
+            evaluation.latent_usage(unknown, x, num_samples=n, seed=n).variance_of_means
+            for n in (5, 5000)
+        ]
+    )
+    np.testing.assert_allclose(many[1], expected, rtol=0.05, atol=1e-3)
+    np.testing.assert_allclose(many[0], expected, atol=0.12)
+    assert many[0, 1] < 0.03
+
+
+# --------------------------------------------------------------------- the parts of the KL
+
+
+def parts_on_a_grid(means, covariance):
+    """Mutual information, total correlation and marginal KLs of a mixture of 2-D normals."""
+    points, step = np.linspace(-7, 7, 561, retstep=True)
+    z = np.stack(np.meshgrid(points, points, indexing="ij"), -1)
+    densities = [scipy.stats.multivariate_normal.pdf(z, m, covariance) for m in means]
+    q, area = np.mean(densities, 0), step**2
+    entropy = -np.sum(scipy.special.xlogy(q, q)) * area
+    of_one = 0.5 * np.log(np.linalg.det(2 * np.pi * np.e * covariance))
+    sides = [q.sum(1 - j) * step for j in range(2)]
+    entropies = [-np.sum(scipy.special.xlogy(side, side)) * step for side in sides]
+    log_p = scipy.stats.norm.logpdf(points)
+    kls = [-h - np.sum(side * log_p) * step for h, side in zip(entropies, sides, strict=True)]
+    return entropy - of_one, sum(entropies) - entropy, np.array(kls)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["diagonal", "full covariance"])
+def test_kl_decomposition_is_that_of_numerical_integration(full, rng):
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 6)
+    if full:
+        vae, covariance = model.vae(1.5), 2.25 * model.posterior_cov
+        means = (x - model.mu) @ model.gain.T
+    else:
+        gain = np.array([[0.3, 0.3, 0.0, 0.0, 0.0], [0.3, 0.3, 0.1, 0.0, 0.0]])
+        vae, covariance = linear_vae(model, gain, 0.2, [0.3, 0.4]), np.diag([0.09, 0.16])
+        means = x @ gain.T + 0.2
+    information, correlation, kls = parts_on_a_grid(means, covariance)
+    assert information > 0.2
+    assert correlation > 0.05
+    got = evaluation.kl_decomposition(vae, x, 4000, seed=0)
+    # The values of 24,000 draws vary by about one nat.
+    close = {"abs": 5 / np.sqrt(24_000)}
+    assert got.mutual_information.mean == pytest.approx(information, **close)
+    assert got.total_correlation.mean == pytest.approx(correlation, **close)
+    np.testing.assert_allclose(got.kl_of_dimensions, kls, atol=0.04)
+    assert got.dimensionwise_kl.mean == pytest.approx(kls.sum(), abs=0.05)
+    exact = tfd.kl_divergence(vae.encode(x), tfd.MultivariateNormalDiag(tf.zeros(2)))
+    assert got.kl.mean == pytest.approx(float(tf.reduce_mean(exact)), abs=0.05)
+    parts = got.mutual_information, got.total_correlation, got.dimensionwise_kl
+    assert sum(part.mean for part in parts) == pytest.approx(got.kl.mean, abs=1e-4)
+    assert sum(part.mean for part in parts[1:]) == pytest.approx(got.marginal_kl.mean, abs=1e-4)
+    assert got.kl.standard_error > 0.01
+    assert got.unavailable == ""
+
+
+def test_kl_decomposition_of_images_told_apart_and_of_equal_ones(rng):
+    model = FactorAnalysis(rng)
+    x = model.sample(rng, 8)
+    apart = linear_vae(model, 1000 * GAIN, 0.0, 0.1)
+    got = evaluation.kl_decomposition(apart, x, seed=0)
+    assert got.mutual_information.mean == pytest.approx(np.log(8), abs=1e-3)
+    got = evaluation.kl_decomposition(linear_vae(model, 0 * GAIN, 0.5, 0.7), x, 3, seed=0)
+    assert got.mutual_information.mean == pytest.approx(0, abs=1e-5)
+    assert got.total_correlation.mean == pytest.approx(0, abs=1e-5)
+    assert got.kl.mean == pytest.approx(got.dimensionwise_kl.mean, abs=1e-5)
+
+
+def test_kl_decomposition_in_blocks_of_any_size(rng, monkeypatch):
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 23), linear_vae(model, GAIN, 0.2, 0.5)
+    whole = evaluation.kl_decomposition(vae, x, 3, seed=0).to_dict()
+    monkeypatch.setattr("tfp_vae.evaluation.decomposition._DENSITIES_AT_ONCE", 23 * 2 * 5)
+    blocks = evaluation.kl_decomposition(vae, x, 3, seed=0).to_dict()
+    draw = evaluation.decomposition._draw(vae, x, 3, tf.constant([1, 2]), True)
+    monkeypatch.setattr("tfp_vae.evaluation.decomposition._IMAGES_AT_ONCE", 7)
+    for a, b in zip(
+        evaluation.decomposition._aggregate(vae, tf.constant(x), draw[0], True, 0),
+        mixture(x @ GAIN.T + 0.2, 0.5, draw[0]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    for name, value in whole.items():
+        if isinstance(value, dict):
+            assert blocks[name]["mean"] == pytest.approx(value["mean"], abs=1e-5)
+
+
+def mixture(means, stddev, z):
+    log_q = scipy.stats.norm.logpdf(z[:, None], means, stddev)
+    mean = -np.log(len(means))
+    joint = scipy.special.logsumexp(log_q.sum(-1), 1) + mean
+    return joint, scipy.special.logsumexp(log_q, 1) + mean
+
+
+def test_kl_decomposition_says_what_it_cannot_give(rng):
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 9), linear_vae(model, GAIN, 0.2, 0.5)
+    got = evaluation.kl_decomposition(with_posterior(vae, softplus_normal), x, 5, seed=0)
+    assert got.unavailable.startswith("total_correlation, dimensionwise_kl: the marginals of a Tr")
+    assert got.total_correlation is got.dimensionwise_kl is got.kl_of_dimensions is None
+    both = got.mutual_information.mean + got.marginal_kl.mean
+    assert both == pytest.approx(got.kl.mean, abs=1e-4)
+    assert 0 < got.mutual_information.mean < np.log(9)
+    mixed = VAE(vae.encoder, vae.decoder, priors.GaussianMixture(2, 3, seed=0), use_exact_kl=False)
+    got = evaluation.kl_decomposition(mixed, x, 5, seed=0)
+    assert got.unavailable.startswith("dimensionwise_kl: the prior, a MixtureSameFamily")
+    assert got.total_correlation is not None
+    assert got.to_dict()["dimensionwise_kl"] is None

@@ -5,6 +5,16 @@ with a method ``to_dict`` for JSON.
 """
 
 from tfp_vae.evaluation.common import Estimate
+from tfp_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
+from tfp_vae.evaluation.usage import LatentUsage, latent_usage
 
-__all__ = ["Estimate", "ImportanceSampling", "importance_sampling"]
+__all__ = [
+    "Estimate",
+    "ImportanceSampling",
+    "KLDecomposition",
+    "LatentUsage",
+    "importance_sampling",
+    "kl_decomposition",
+    "latent_usage",
+]

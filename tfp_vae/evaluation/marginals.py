@@ -1,0 +1,38 @@
+"""The distributions of single dimensions, where they are known."""
+
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+_DIAGONAL = (
+    tf.linalg.LinearOperatorDiag,
+    tf.linalg.LinearOperatorIdentity,
+    tf.linalg.LinearOperatorScaledIdentity,
+)
+
+
+def marginals(distribution: tfd.Distribution) -> Any:
+    """Of a distribution over vectors, batch shape (...): batch shape (..., d), event shape ().
+
+    Known of independent dimensions, of multivariate normals of any covariance, and of one mixture
+    of normals; `None` for others.
+    """
+    if isinstance(distribution, tfd.Independent):
+        base = distribution.distribution
+        return base if base.event_shape.rank == 0 and distribution.event_shape.rank == 1 else None
+    if isinstance(distribution, tfd.MultivariateNormalLinearOperator):
+        return tfd.Normal(distribution.mean(), distribution.stddev())
+    if isinstance(distribution, tfd.MixtureSameFamily) and distribution.batch_shape.rank == 0:
+        parts = marginals(distribution.components_distribution)  # batch (K, d)
+        if isinstance(parts, tfd.Normal):
+            loc, scale = (tf.transpose(part) for part in (parts.mean(), parts.stddev()))
+            return tfd.MixtureSameFamily(distribution.mixture_distribution, tfd.Normal(loc, scale))
+    return None
+
+
+def is_product(distribution: tfd.Distribution) -> bool:
+    """Whether the density is known to be the product of its `marginals`."""
+    if isinstance(distribution, tfd.MultivariateNormalLinearOperator):
+        return isinstance(distribution.scale, _DIAGONAL)
+    return isinstance(distribution, tfd.Independent) and marginals(distribution) is not None
