@@ -7,14 +7,24 @@ with a method ``to_dict`` for JSON.
 from tfp_vae.evaluation.common import Estimate
 from tfp_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
+from tfp_vae.evaluation.refinement import (
+    AmortizationGap,
+    RateDistortion,
+    amortization_gap,
+    rate_distortion,
+)
 from tfp_vae.evaluation.usage import LatentUsage, latent_usage
 
 __all__ = [
+    "AmortizationGap",
     "Estimate",
     "ImportanceSampling",
     "KLDecomposition",
     "LatentUsage",
+    "RateDistortion",
+    "amortization_gap",
     "importance_sampling",
     "kl_decomposition",
     "latent_usage",
+    "rate_distortion",
 ]

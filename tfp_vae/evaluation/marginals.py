@@ -36,3 +36,18 @@ def is_product(distribution: tfd.Distribution) -> bool:
     if isinstance(distribution, tfd.MultivariateNormalLinearOperator):
         return isinstance(distribution.scale, _DIAGONAL)
     return isinstance(distribution, tfd.Independent) and marginals(distribution) is not None
+
+
+def moments(
+    distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, bool]:
+    """Mean and variance of each dimension, shapes (..., d), and whether they are exact.
+
+    Where TFP knows no closed form they are those of `num_samples` draws, at least two.
+    """
+    try:
+        return distribution.mean(), distribution.variance(), True
+    except NotImplementedError:
+        z = distribution.sample(num_samples, seed=seed)
+        unbiased = num_samples / (num_samples - 1)
+        return tf.reduce_mean(z, 0), unbiased * tf.math.reduce_variance(z, 0), False

@@ -84,17 +84,14 @@ def latent_usage(
     def moments(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """``E_q[z]``, the variance of its estimate, and the KLs: shapes (B, d)."""
         posterior = vae.encode(x)
-        z = posterior.sample(num_samples, seed=seed)  # not computed where nothing uses it
-        try:
-            mean, noise = posterior.mean(), None
-        except NotImplementedError:
-            mean, noise = tf.reduce_mean(z, 0), tf.math.reduce_variance(z, 0) / (num_samples - 1)
-        noise = tf.zeros_like(mean) if noise is None else noise
+        mean, variance, exact = marginals.moments(posterior, num_samples, seed)
+        noise = tf.zeros_like(mean) if exact else variance / num_samples
         if method == "unavailable":
             return mean, noise, tf.zeros_like(mean)
         q, p = marginals.marginals(posterior), marginals.marginals(vae.prior())
         if method == "closed form":
             return mean, noise, tfd.kl_divergence(q, p)
+        z = posterior.sample(num_samples, seed=seed)
         return mean, noise, tf.reduce_mean(q.log_prob(z) - p.log_prob(z), 0)
 
     found = []

@@ -1,0 +1,287 @@
+"""The best diagonal normal posterior of each image, the decoder fixed: what the encoder misses."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfp_vae import _support, objectives
+from tfp_vae.evaluation import common, marginals
+from tfp_vae.vae import VAE, chunks
+
+# Each step draws pairs of opposite noise, in which whatever is linear in the noise cancels.
+_PAIRS = 4
+_MOMENT_SAMPLES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class AmortizationGap(common.Result):
+    """What `amortization_gap` found; ``B`` images, nats.
+
+    Attributes:
+        num_steps: of Adam.
+        num_samples: fresh draws behind each ELBO.
+        elbo: of the encoder's posterior, shape (B,).
+        refined_elbo: of the refined one, shape (B,).
+        gap: their difference, shape (B,).
+        mean_elbo: over the images.
+        mean_refined_elbo: over the images.
+        mean_gap: over the images, from the differences of each.
+    """
+
+    num_steps: int
+    num_samples: int
+    elbo: np.ndarray
+    refined_elbo: np.ndarray
+    gap: np.ndarray
+    mean_elbo: common.Estimate
+    mean_refined_elbo: common.Estimate
+    mean_gap: common.Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class RateDistortion(common.Result):
+    """The curve of `rate_distortion`: means over the images in nats, shape (len(betas),) each.
+
+    Attributes:
+        betas: as given.
+        rate: ``KL(q(z|x) || p(z))``.
+        rate_standard_error: over the images.
+        distortion: ``-E_q[log p(x|z)]``.
+        distortion_standard_error: over the images.
+    """
+
+    betas: np.ndarray
+    rate: np.ndarray
+    rate_standard_error: np.ndarray
+    distortion: np.ndarray
+    distortion_standard_error: np.ndarray
+
+
+def amortization_gap(
+    vae: VAE,
+    x: Any,
+    num_steps: int = 500,
+    num_samples: int = 100,
+    seed: Any = None,
+    *,
+    learning_rate: float = 0.1,
+    verbose: Any = "auto",
+) -> AmortizationGap:
+    """How many nats the encoder loses by answering at once, image by image.
+
+    ``gap = max_q* ELBO(x; q*) - ELBO(x; q(z|x))``
+
+    with ``q*`` a diagonal normal for each image, found by Adam on its own ELBO from the encoder's
+    mean and standard deviation (Cremer et al. 2018, arXiv:1801.03558, eq. 4 and section 3.2). Both
+    ELBOs are then taken at fresh draws, made of the same noise where both posteriors are diagonal
+    normals. What ``q*`` still lacks to `importance_sampling`'s ``log p(x)`` is the approximation
+    gap. The gap of a posterior of another family may be negative: it can beat any diagonal normal.
+
+    Args:
+        vae: the model.
+        x: images, shape (B, height, width, channels).
+        num_steps: of Adam, each on 8 draws; its learning rate falls to 0 along a straight line.
+        num_samples: fresh draws behind each ELBO.
+        seed: integer or stateless seed; by default the model's own stream.
+        learning_rate: the first, in units of the encoder's standard deviations for the mean, and
+            of the logarithm of the scale.
+        verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
+
+    Raises:
+        TypeError: `vae` is no `VAE`.
+        ValueError: wrong images, a count below 1, a `learning_rate` not above 0, or an ELBO that
+            is not finite.
+    """
+    counts = {"num_steps": num_steps, "num_samples": num_samples}
+    x, seed = common.arguments(vae, x, seed, **counts)
+    _check_positive("learning_rate", learning_rate)
+
+    @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
+    def both(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        steps, report = tf.unstack(tf.random.split(seed))
+        refined = _refined(vae, x, tf.ones([], x.dtype), num_steps, learning_rate, steps)
+        elbos = []
+        for posterior in (vae.encode(x), refined):
+            distortion, rate = _measured(vae, posterior, x, num_samples, report)
+            elbos.append(objectives.elbo(-distortion, rate))
+        return elbos[0], elbos[1]
+
+    found = []
+    for start, piece in chunks.pieces(x, _images_at_once(x), verbose):
+        rows = [
+            np.asarray(part, np.float64) for part in both(piece, tf.random.fold_in(seed, start))
+        ]
+        common.check_finite(start, **{"ELBO": rows[0], "refined ELBO": rows[1]})
+        found.append(rows)
+    elbo, refined = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return AmortizationGap(
+        **counts,
+        elbo=elbo,
+        refined_elbo=refined,
+        gap=refined - elbo,
+        mean_elbo=common.Estimate.of(elbo),
+        mean_refined_elbo=common.Estimate.of(refined),
+        mean_gap=common.Estimate.of(refined - elbo),
+    )
+
+
+def rate_distortion(
+    vae: VAE,
+    x: Any,
+    betas: Sequence[float],
+    num_steps: int = 500,
+    num_samples: int = 100,
+    seed: Any = None,
+    *,
+    learning_rate: float = 0.1,
+    verbose: Any = "auto",
+) -> RateDistortion:
+    """What the decoder can do at other rates: the curve of rate against distortion.
+
+    For each `beta` a diagonal normal posterior of each image is refined, as in
+    `amortization_gap`, to minimize
+
+    ``-E_q[log p(x|z)] + beta KL(q(z|x) || p(z))``,  distortion + beta rate,
+
+    with decoder and prior fixed. At ``beta = 1`` it is the refined ELBO. The points lie above the
+    model's own curve by what a diagonal normal cannot follow. Along rising betas the rate falls and
+    the distortion rises; at ``beta = 0`` the rate has no bound and grows with `num_steps`.
+
+    Args:
+        vae: the model.
+        x: images, shape (B, height, width, channels).
+        betas: numbers of at least 0.
+        num_steps: as in `amortization_gap`, and so are the other arguments and errors.
+        num_samples: fresh draws behind each point.
+        seed: integer or stateless seed; every beta has the same draws.
+        learning_rate: the first of Adam.
+        verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
+
+    Raises:
+        ValueError: also for no betas, or one that is negative or not finite.
+
+    Source: Alemi et al. 2018, arXiv:1711.00464, for the plane; Huang et al. 2020,
+    arXiv:2008.06653, for curves of one trained model.
+    """
+    x, seed = common.arguments(vae, x, seed, num_steps=num_steps, num_samples=num_samples)
+    _check_positive("learning_rate", learning_rate)
+    values = np.asarray(betas, np.float64)
+    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(f"betas: expected finite numbers of at least 0, got {betas!r}.")
+
+    @tf.function(
+        autograph=False,
+        input_signature=[common.image_spec(x), tf.TensorSpec([], x.dtype), common.SEED],
+    )
+    def point(x: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        steps, report = tf.unstack(tf.random.split(seed))
+        posterior = _refined(vae, x, beta, num_steps, learning_rate, steps)
+        return _measured(vae, posterior, x, num_samples, report)
+
+    found = []
+    for start, piece in chunks.pieces(x, _images_at_once(x), verbose):
+        piece_seed = tf.random.fold_in(seed, start)
+        points = [point(piece, tf.constant(b, x.dtype), piece_seed) for b in values]
+        rows = np.asarray(points, np.float64)  # (betas, 2, images)
+        common.check_finite(
+            start, distortion=np.isfinite(rows[:, 0]).all(0), rate=np.isfinite(rows[:, 1]).all(0)
+        )
+        found.append(rows)
+    every = [[common.Estimate.of(of) for of in row] for row in np.concatenate(found, -1)]
+    return RateDistortion(
+        betas=values,
+        rate=np.array([rate.mean for _, rate in every]),
+        rate_standard_error=np.array([rate.standard_error for _, rate in every]),
+        distortion=np.array([distortion.mean for distortion, _ in every]),
+        distortion_standard_error=np.array([d.standard_error for d, _ in every]),
+    )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}.")
+
+
+def _images_at_once(x: tf.Tensor) -> int:
+    return max(1, chunks.at_once(x) // (2 * _PAIRS))
+
+
+def _rate(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor) -> tf.Tensor:
+    """The KL, shape (B,): the closed form where there is one, else the mean over the draws `z`."""
+    try:
+        return _support.closed_form_kl(posterior, prior)
+    except NotImplementedError:
+        return tf.reduce_mean(_support.monte_carlo_kl(posterior, prior, z), 0)
+
+
+def _refined(
+    vae: VAE,
+    x: tf.Tensor,
+    beta: tf.Tensor,
+    num_steps: int,
+    learning_rate: float,
+    seed: tf.Tensor,
+) -> tfd.MultivariateNormalDiag:
+    """The diagonal normal of least distortion + `beta` rate, by Adam, batch shape (B,)."""
+    first, noise = tf.unstack(tf.random.split(seed))
+    loc, variance, _ = marginals.moments(vae.encode(x), _MOMENT_SAMPLES, first)
+    stddev, prior = tf.sqrt(variance), vae.prior()
+
+    def posterior(theta: tf.Tensor) -> tfd.MultivariateNormalDiag:
+        shift, log_factor = tf.split(theta, 2, -1)
+        return tfd.MultivariateNormalDiag(loc + stddev * shift, stddev * tf.exp(log_factor))
+
+    def slope(theta: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([[_PAIRS], tf.shape(loc)], 0)
+        half = tf.random.stateless_normal(shape, tf.random.fold_in(noise, step), dtype=loc.dtype)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(theta)
+            q = posterior(theta)
+            z = q.mean() + q.stddev() * tf.concat([half, -half], 0)
+            distortion = -tf.reduce_mean(vae.decode(z).log_prob(x), 0)
+            loss = tf.reduce_sum(distortion + beta * _rate(q, prior, z))
+        return tape.gradient(loss, theta)
+
+    def adam(
+        step: tf.Tensor, theta: tf.Tensor, mean: tf.Tensor, square: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Kingma & Ba 2015, algorithm 1, with its default constants."""
+        gradient = slope(theta, step)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * tf.square(gradient)
+        done = tf.cast(step, theta.dtype)
+        rate = learning_rate * (1 - done / num_steps)
+        corrected = mean / (1 - 0.9 ** (done + 1))
+        scale = tf.sqrt(square / (1 - 0.999 ** (done + 1)))
+        return step + 1, theta - rate * corrected / (scale + 1e-8), mean, square
+
+    zeros = tf.zeros_like(tf.concat([loc, loc], -1))
+    state = tf.while_loop(
+        lambda step, *_: step < num_steps,
+        adam,
+        (tf.constant(0), zeros, zeros, zeros),
+        parallel_iterations=1,
+    )
+    return posterior(state[1])
+
+
+def _measured(
+    vae: VAE, posterior: tfd.Distribution, x: tf.Tensor, num_samples: int, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Distortion and rate of `posterior`, shapes (B,), at `num_samples` draws."""
+    prior = vae.prior()
+
+    def add(state: tuple[tf.Tensor, tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        count = tf.cast(tf.shape(z)[0], z.dtype)
+        log_p = tf.reduce_sum(vae.decode(z).log_prob(x), 0)
+        return state[0] - log_p, state[1] + count * _rate(posterior, prior, z)
+
+    zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
+    sizes = tf.constant(num_samples), tf.constant(min(num_samples, 2 * _PAIRS))
+    totals = chunks.over_samples(posterior, *sizes, seed, (zeros, zeros), add)
+    return totals[0] / num_samples, totals[1] / num_samples
