@@ -186,6 +186,41 @@ def test_importance_sampling_of_ten_thousand_images_holds_its_memory(fresh_proce
     assert int(fresh_process(MEMORY)) < 150  # MiB beyond what 200 images took
 
 
+# --------------------------------------------------------------------- annealing
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_annealing_and_importance_sampling_agree_with_the_closed_form(start, rng):
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 6), model.vae(1.4)
+    expected = model.log_likelihood(x)
+    got = evaluation.annealed_importance_sampling(vae, x, 200, 32, seed=0, start=start)
+    assert got.standard_error.max() < 0.1
+    assert np.all(np.abs(got.log_likelihood - expected) < 4 * got.standard_error)
+    assert np.all(got.mean_log_weight < got.log_likelihood)
+    assert got.acceptance_rate.min() > 0.7
+    other = evaluation.importance_sampling(vae, x, 4000, seed=0, verbose=0)
+    error = np.hypot(got.standard_error, other.standard_error)
+    assert np.all(np.abs(got.log_likelihood - other.log_likelihood) < 4 * error)
+    assert json.dumps(got.to_dict(), allow_nan=False)
+
+
+def test_annealed_weights_are_unbiased_at_any_number_of_steps(rng, monkeypatch):
+    """Only if every step leaves its own temperature's distribution as it was."""
+    model = FactorAnalysis(rng, dim=3, sigma=1.0)
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 2 * 3 * 8000 * 2)
+    x, vae = model.sample(rng, 5), model.vae()
+    got = evaluation.annealed_importance_sampling(
+        vae, x, 4, 8000, seed=0, step_size=1.0, num_leapfrog_steps=3, verbose=0
+    )
+    assert got.standard_error.max() < 0.01
+    z = (got.log_likelihood - model.log_likelihood(x)) / got.standard_error
+    assert np.abs(z).max() < 4
+    assert got.acceptance_rate.min() > 0.5
+    wild = evaluation.annealed_importance_sampling(vae, x, 4, 50, seed=0, step_size=20.0, verbose=0)
+    assert wild.acceptance_rate.max() < 0.2
+
+
 # --------------------------------------------------------------------- latent dimensions
 
 

@@ -4,6 +4,10 @@ Each function takes the model and images, and gives a small dataclass of NumPy a
 with a method ``to_dict`` for JSON.
 """
 
+from tfp_vae.evaluation.annealing import (
+    AnnealedImportanceSampling,
+    annealed_importance_sampling,
+)
 from tfp_vae.evaluation.common import Estimate
 from tfp_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
@@ -17,12 +21,14 @@ from tfp_vae.evaluation.usage import LatentUsage, latent_usage
 
 __all__ = [
     "AmortizationGap",
+    "AnnealedImportanceSampling",
     "Estimate",
     "ImportanceSampling",
     "KLDecomposition",
     "LatentUsage",
     "RateDistortion",
     "amortization_gap",
+    "annealed_importance_sampling",
     "importance_sampling",
     "kl_decomposition",
     "latent_usage",

@@ -95,6 +95,43 @@ def check_finite(first: int, **terms: Any) -> None:
             )
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Refuse what is no finite number above 0.
+
+    Raises:
+        ValueError: by that name.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}.")
+
+
+def of_weights(
+    log_sum: np.ndarray, log_squares: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What importance weights say of ``log p(x)``: shape (B,) each.
+
+    Args:
+        log_sum: ``log sum w`` of each image, shape (B,).
+        log_squares: ``log sum w^2``.
+        count: ``S``, the weights of each.
+
+    Returns:
+        ``log (1/S) sum w``; its standard error by the delta method, ``std(w) / (mean(w) sqrt(S))``
+        ``= sqrt((S / ESS - 1) / (S - 1))``, NaN of one weight; ``ESS = (sum w)^2 / sum w^2``.
+    """
+    log_sum = np.asarray(log_sum, np.float64)
+    # Rounding may put it a little above S, where all weights are equal.
+    ess = np.minimum(np.exp(2 * log_sum - log_squares), count)
+    error = np.sqrt((count / ess - 1) / (count - 1)) if count > 1 else np.full(len(ess), np.nan)
+    return log_sum - math.log(count), error, ess
+
+
+def joint_error(errors: np.ndarray) -> float:
+    """The standard error of the mean of independent values from those of each."""
+    return float(np.sqrt(np.sum(errors**2)) / len(errors))
+
+
 def image_spec(x: tf.Tensor) -> tf.TensorSpec:
     """Of a batch of any size, so that a last, smaller one is not another trace."""
     return tf.TensorSpec([None, *x.shape[1:]], x.dtype)

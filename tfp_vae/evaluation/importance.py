@@ -127,13 +127,9 @@ def importance_sampling(
         return weights
 
     weights = chunks.over_images(checked, x, num_samples, seed, verbose)
-    log_sum = np.asarray(weights.log_sum, np.float64)
-    # Rounding may put it a little above S, where all weights are equal.
-    ess = np.minimum(np.exp(2 * log_sum - np.asarray(weights.log_squares)), num_samples)
-    error = np.full(len(ess), np.nan)
-    if num_samples > 1:
-        error = np.sqrt((num_samples / ess - 1) / (num_samples - 1))
-    log_likelihood = log_sum - math.log(num_samples)
+    log_likelihood, error, ess = common.of_weights(
+        np.asarray(weights.log_sum), np.asarray(weights.log_squares), num_samples
+    )
     bits = -log_likelihood / (math.log(2) * math.prod(x.shape[1:]))
     k = pareto.pareto_k(weights.largest.numpy())
     return ImportanceSampling(
@@ -145,7 +141,7 @@ def importance_sampling(
         bits_per_dimension=bits,
         mean_log_likelihood=common.Estimate.of(log_likelihood),
         mean_bits_per_dimension=common.Estimate.of(bits),
-        monte_carlo_error=float(np.sqrt(np.sum(error**2)) / len(error)),
+        monte_carlo_error=common.joint_error(error),
         reliable=float(np.mean(k <= pareto.RELIABLE)) if tail else math.nan,
     )
 

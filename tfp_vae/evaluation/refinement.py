@@ -1,7 +1,6 @@
 """The best diagonal normal posterior of each image, the decoder fixed: what the encoder misses."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,7 +98,7 @@ def amortization_gap(
     """
     counts = {"num_steps": num_steps, "num_samples": num_samples}
     x, seed = common.arguments(vae, x, seed, **counts)
-    _check_positive("learning_rate", learning_rate)
+    common.check_positive("learning_rate", learning_rate)
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
     def both(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -169,7 +168,7 @@ def rate_distortion(
     arXiv:2008.06653, for curves of one trained model.
     """
     x, seed = common.arguments(vae, x, seed, num_steps=num_steps, num_samples=num_samples)
-    _check_positive("learning_rate", learning_rate)
+    common.check_positive("learning_rate", learning_rate)
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(f"betas: expected finite numbers of at least 0, got {betas!r}.")
@@ -200,11 +199,6 @@ def rate_distortion(
         distortion=np.array([distortion.mean for distortion, _ in every]),
         distortion_standard_error=np.array([d.standard_error for d, _ in every]),
     )
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}.")
 
 
 def _images_at_once(x: tf.Tensor) -> int:
