@@ -10,7 +10,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.test_vae import FactorAnalysis, inverse_softplus
+from tests.test_vae import SHAPE, FactorAnalysis, inverse_softplus, small_vae
 from tfp_vae import VAE, evaluation, layers, priors
 from tfp_vae.evaluation.pareto import pareto_k, tail_length
 
@@ -501,3 +501,187 @@ def test_refinement_under_a_learned_prior_and_another_posterior(rng):
 def mixture_of(means, covariance, x):
     logs = [scipy.stats.multivariate_normal.logpdf(x, mean, covariance) for mean in means]
     return scipy.special.logsumexp(logs, 0) - np.log(len(means))
+
+
+# --------------------------------------------------------------------- aggregate posterior
+
+
+def test_an_aggregate_posterior_that_is_the_prior_is_told_from_one_that_is_not(rng):
+    """The exact posteriors of data from the model average to the prior."""
+    model = FactorAnalysis(rng)
+    x, vae = model.sample(rng, 2000), model.vae()
+    got = evaluation.aggregate_posterior(vae, x, 500, 60, seed=0, verbose=0)
+    means = (x - model.mu) @ model.gain.T
+    np.testing.assert_allclose(got.mean, means.mean(0), atol=1e-4)
+    spread = np.sqrt(np.diag(model.posterior_cov) + means.var(0))
+    np.testing.assert_allclose(got.stddev, spread, rtol=1e-4)
+    np.testing.assert_allclose(got.stddev, got.prior_stddev, rtol=0.1)
+    assert list(got.prior_mean) == [0, 0]
+    assert got.p_value > 0.05
+    assert got.null_band[0] < 0 < got.null_band[1]
+    assert -0.01 < got.marginal_kl.mean < 0.1
+
+    shifted = linear_vae(model, model.gain, -model.gain @ model.mu + [0.4, 0.0], 0.3)
+    other = evaluation.aggregate_posterior(shifted, x[:800], 500, 60, seed=0, verbose=0)
+    assert other.p_value == pytest.approx(1 / 61)
+    assert other.energy_distance > 3 * other.null_band[1]
+    kl = evaluation.kl_decomposition(shifted, x[:800], 5, seed=1, verbose=0).marginal_kl
+    error = np.hypot(kl.standard_error, other.marginal_kl.standard_error)
+    assert abs(kl.mean - other.marginal_kl.mean) < 4 * error
+    assert json.loads(json.dumps(other.to_dict()))["null_band"] == list(other.null_band)
+
+
+def test_energy_distance_of_two_normals(rng, monkeypatch):
+    """In one dimension E|N(m, v)| = sqrt(2 v / pi) exp(-m^2 / 2v) + m (1 - 2 Phi(-m / sqrt v))."""
+    monkeypatch.setattr("tfp_vae.evaluation.aggregate._ROWS_AT_ONCE", 7)
+
+    def folded(m, v):
+        normal = scipy.stats.norm.cdf(-m / np.sqrt(v))
+        return np.sqrt(2 * v / np.pi) * np.exp(-(m**2) / (2 * v)) + m * (1 - 2 * normal)
+
+    expected = 2 * folded(0.8, 1.25) - folded(0, 2) - folded(0, 0.5)
+    runs = [
+        evaluation.aggregate._energy_distance(
+            rng.normal(size=(100, 1)), 0.8 + 0.5 * rng.normal(size=(100, 1))
+        )
+        for _ in range(200)
+    ]
+    assert abs(np.mean(runs) - expected) < 4 * np.std(runs) / np.sqrt(200)
+
+
+# --------------------------------------------------------------------- seeds and bad input
+
+
+CALLS = {
+    "importance_sampling": lambda v, x, s, **k: evaluation.importance_sampling(
+        v, x, **{"num_samples": 30, **k}, seed=s
+    ),
+    "annealed_importance_sampling": lambda v, x, s, **k: evaluation.annealed_importance_sampling(
+        v, x, **{"num_steps": 3, "num_chains": 2, **k}, seed=s
+    ),
+    "kl_decomposition": lambda v, x, s, **k: evaluation.kl_decomposition(v, x, **k, seed=s),
+    "amortization_gap": lambda v, x, s, **k: evaluation.amortization_gap(
+        v, x, **{"num_steps": 2, "num_samples": 3, **k}, seed=s
+    ),
+    "rate_distortion": lambda v, x, s, **k: evaluation.rate_distortion(
+        v, x, **{"betas": [1.0], "num_steps": 2, "num_samples": 3, **k}, seed=s
+    ),
+    "aggregate_posterior": lambda v, x, s, **k: evaluation.aggregate_posterior(
+        v, x, **{"num_draws": 5, "num_repeats": 3, **k}, seed=s
+    ),
+    "latent_usage": lambda v, x, s, **k: evaluation.latent_usage(v, x, **k, seed=s),
+}
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 2, size=(5, *SHAPE)).astype("float32")
+
+
+@pytest.mark.parametrize("name", set(CALLS) - {"latent_usage"})
+def test_seeds(name, images):
+    vae, call = small_vae(seed=3), CALLS[name]
+    first = call(vae, images, 1).to_dict()
+    assert call(vae, images, 1).to_dict() == first
+    assert call(vae, images, 2).to_dict() != first
+    assert call(vae, images, None).to_dict() != call(vae, images, None).to_dict()
+
+
+def test_a_mixed_precision_model_is_measured_in_float32(images):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    vae = small_vae(seed=3)
+    got = CALLS["importance_sampling"](vae, images, 0)
+    same = vae.log_likelihood(images, num_samples=30, seed=0)
+    np.testing.assert_allclose(got.log_likelihood, same, rtol=1e-5)
+    gap = CALLS["amortization_gap"](vae, images, 0, num_steps=30, num_samples=200)
+    assert np.isfinite(gap.gap).all()
+    assert np.isfinite(CALLS["annealed_importance_sampling"](vae, images, 0).log_likelihood).all()
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda v, x: (v, x[:0]), "expected at least one", id="no images"),
+        pytest.param(lambda v, x: (v, x[:, :4]), r"6, 5, 1\), got \(5, 4, 5, 1\)", id="shape"),
+        pytest.param(lambda v, x: (v, x[0]), r"got \(6, 5, 1\)", id="one image"),
+        pytest.param(lambda v, x: (v, x[None]), r"got \(1, 5, 6, 5, 1\)", id="batch of batches"),
+        pytest.param(lambda v, x: (v, x * np.nan), "finite pixels", id="nan"),
+        pytest.param(lambda v, x: (v.encoder, x), "vae: expected a tfp_vae.VAE", id="no VAE"),
+    ],
+)
+def test_bad_models_and_images(name, change, message, images):
+    with pytest.raises((ValueError, TypeError), match=message):
+        CALLS[name](*change(small_vae(), images), 0)
+
+
+COUNTS = [
+    pytest.param("importance_sampling", "num_samples", id="importance_sampling"),
+    pytest.param("annealed_importance_sampling", "num_steps", id="steps of annealing"),
+    pytest.param("annealed_importance_sampling", "num_chains", id="chains"),
+    pytest.param("annealed_importance_sampling", "num_leapfrog_steps", id="leapfrog steps"),
+    pytest.param("kl_decomposition", "num_samples", id="kl_decomposition"),
+    pytest.param("amortization_gap", "num_steps", id="steps of refinement"),
+    pytest.param("amortization_gap", "num_samples", id="amortization_gap"),
+    pytest.param("rate_distortion", "num_steps", id="rate_distortion"),
+    pytest.param("aggregate_posterior", "num_draws", id="draws"),
+    pytest.param("aggregate_posterior", "num_repeats", id="repeats"),
+    pytest.param("latent_usage", "num_samples", id="latent_usage"),
+]
+
+
+@pytest.mark.parametrize("value", [0, 2.5], ids=str)
+@pytest.mark.parametrize(("name", "argument"), COUNTS)
+def test_bad_counts(name, argument, value, images):
+    with pytest.raises(ValueError, match=f"^{argument}: expected an integer.*got {value}"):
+        CALLS[name](small_vae(), images, 0, **{argument: value})
+
+
+BAD = [
+    pytest.param("rate_distortion", {"betas": [1.0, -0.1]}, "betas: expected finite", id="beta"),
+    pytest.param("rate_distortion", {"betas": [np.nan]}, "betas: expected finite", id="nan"),
+    pytest.param("rate_distortion", {"betas": []}, r"betas: .*got \[\]", id="no betas"),
+    pytest.param("rate_distortion", {"betas": 1.0}, "betas: .*got 1.0", id="one beta"),
+    pytest.param("amortization_gap", {"learning_rate": 0.0}, "rate: .*got 0.0", id="rate"),
+    pytest.param("annealed_importance_sampling", {"start": "q"}, "start: .*got 'q'", id="start"),
+    pytest.param(
+        "annealed_importance_sampling", {"step_size": -1.0}, "step_size: .*got -1.0", id="step"
+    ),
+    pytest.param("latent_usage", {"threshold": -1.0}, "threshold: .*got -1.0", id="threshold"),
+    pytest.param("aggregate_posterior", {"num_draws": 1}, "at least 2, got 1", id="one draw"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), BAD)
+def test_bad_arguments(name, arguments, message, images):
+    with pytest.raises(ValueError, match=message):
+        CALLS[name](small_vae(), images, 0, **arguments)
+
+
+def test_one_image_has_no_variance(images):
+    with pytest.raises(ValueError, match="at least 2 images and 2 samples, got 1 and 100"):
+        evaluation.latent_usage(small_vae(), images[:1])
+
+
+INFINITE = [
+    pytest.param("annealed_importance_sampling", "log w", id="annealing"),
+    pytest.param("amortization_gap", "ELBO", id="amortization_gap"),
+    pytest.param("rate_distortion", "distortion", id="rate_distortion"),
+    pytest.param("kl_decomposition", "log p", id="kl_decomposition"),
+    pytest.param("latent_usage", "KL", id="latent_usage"),
+    pytest.param("aggregate_posterior", "q", id="aggregate_posterior"),
+]
+
+
+@pytest.mark.parametrize(("name", "term"), INFINITE)
+def test_what_is_not_finite_is_named_with_its_image(name, term, rng):
+    vae = broken(FactorAnalysis(rng), "log p(x|z)")
+    kernel, bias = vae.encoder.layers[0].get_weights()
+    kernel[0, 0] = np.inf if name == "aggregate_posterior" else 1e25
+    vae.encoder.layers[0].set_weights([kernel, bias])
+    x = np.full((5, 5), 0.25, "float32")
+    x[:, 0] = [0, 0, 0, 1, 0]
+    if name == "annealed_importance_sampling":
+        x[3] = 1e25  # the chains never see the encoder's mean
+    with pytest.raises(ValueError, match="expected finite values, got NaN or infinity at image"):
+        CALLS[name](vae, x, 0)

@@ -4,6 +4,7 @@ Each function takes the model and images, and gives a small dataclass of NumPy a
 with a method ``to_dict`` for JSON.
 """
 
+from tfp_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
 from tfp_vae.evaluation.annealing import (
     AnnealedImportanceSampling,
     annealed_importance_sampling,
@@ -20,6 +21,7 @@ from tfp_vae.evaluation.refinement import (
 from tfp_vae.evaluation.usage import LatentUsage, latent_usage
 
 __all__ = [
+    "AggregatePosterior",
     "AmortizationGap",
     "AnnealedImportanceSampling",
     "Estimate",
@@ -27,6 +29,7 @@ __all__ = [
     "KLDecomposition",
     "LatentUsage",
     "RateDistortion",
+    "aggregate_posterior",
     "amortization_gap",
     "annealed_importance_sampling",
     "importance_sampling",
