@@ -276,6 +276,7 @@ def _measured(
         return state[0] - log_p, state[1] + count * _rate(posterior, prior, z)
 
     zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
-    sizes = tf.constant(num_samples), tf.constant(min(num_samples, 2 * _PAIRS))
-    totals = chunks.over_samples(posterior, *sizes, seed, (zeros, zeros), add)
+    chunk = tf.maximum(1, chunks.at_once(x) // tf.shape(x)[0])
+    count = tf.constant(num_samples)
+    totals = chunks.over_samples(posterior, count, chunk, seed, (zeros, zeros), add)
     return totals[0] / num_samples, totals[1] / num_samples
