@@ -106,6 +106,30 @@ def test_generalized_pareto_fit_agrees_with_maximum_likelihood(k, rng):
     assert abs(got.mean() - k) < 5 * got.std() / np.sqrt(30) + 0.02
 
 
+def fit_one_by_one(y):
+    """The estimator of Zhang & Stephens 2009, and the pull of ten values to 0.5."""
+    y, n = np.sort(y), len(y)
+    points = 30 + int(n**0.5)
+    first_quartile = y[int(n / 4 + 0.5) - 1]
+    theta, profile = [], []
+    for j in range(1, points + 1):
+        theta.append(1 / y[-1] + (1 - (points / (j - 0.5)) ** 0.5) / (3 * first_quartile))
+        k = np.mean(np.log(1 - theta[-1] * y))
+        profile.append(n * (np.log(-theta[-1] / k) - k - 1))
+    weights = [1 / sum(np.exp(other - own) for other in profile) for own in profile]
+    k = np.mean(np.log(1 - np.dot(weights, theta) * y))
+    return (n * k + 10 * 0.5) / (n + 10)
+
+
+@pytest.mark.parametrize("length", [5, 20, 213], ids=str)
+def test_pareto_k_row_by_row(length, rng):
+    y = scipy.stats.genpareto.rvs(
+        np.linspace(-0.4, 1.4, 10)[:, None], size=(10, length), random_state=rng
+    )
+    log_w = np.concatenate([-np.sort(-np.log(1 + y), axis=1), np.zeros((10, 1))], axis=1)
+    np.testing.assert_allclose(pareto_k(log_w), [fit_one_by_one(row) for row in y], rtol=1e-6)
+
+
 def test_pareto_k_of_extreme_tails():
     falling = np.linspace(0, -3, 11)
     rows = np.stack([falling, np.zeros(11), np.array([0.0] + [-2000.0] * 10)])
