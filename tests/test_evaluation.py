@@ -11,7 +11,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.test_vae import SHAPE, FactorAnalysis, inverse_softplus, small_vae
+from tests.models import SHAPE, FactorAnalysis, inverse_softplus, small_vae
 from tfp_vae import VAE, evaluation, layers, priors
 from tfp_vae.evaluation.pareto import pareto_k, tail_length
 

@@ -80,6 +80,22 @@ def test_plot_latent_manifold_draws_from_the_saved_model(trained, tmp_path):
     assert iio.imread(tmp_path / "grid.png").size
 
 
+def test_imputation_compares_the_saved_model_with_its_baselines(trained, tmp_path):
+    model = trained[0] / "runs" / "digits" / "model.keras"
+    arguments = ["--dataset", "digits", "--images", 12, "--samples", 2, "--steps", 4]
+    done = run("imputation.py", model, *arguments, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "imputation.json").read_text())
+    assert [row["hidden"] for row in rows] == ["bottom"] * 5 + ["random:0.8"] * 5
+    for row in rows:
+        assert row["images"] == 12
+        assert 0 < row["squared error"]["mean"] < 1
+        assert row["log score"]["mean"] < 0
+        assert row["imputed by"] in done.stdout
+    for name in ("bottom.png", "random-0.8.png"):
+        assert np.ptp(iio.imread(tmp_path / "out" / name)) > 50
+
+
 BAD = [
     pytest.param(["--dataset", "mnist"], "Set TFP_VAE_DATA_DIR to a folder", id="no mnist"),
     pytest.param(["--dataset", "minst"], "mnist", id="misspelt"),
@@ -124,6 +140,18 @@ def test_tfp_tutorial_runs_on_our_layers(few, tmp_path):
     assert metrics["steps"] == 2
     twice = metrics["with the KL twice, as the tutorial's 119.5"]
     assert twice == pytest.approx(metrics["negative test ELBO"] + metrics["test KL"])
+
+
+def test_anomaly_scores_a_class_left_out_and_images_of_other_kinds(few, tmp_path):
+    arguments = ["--dataset", few, "--classes", 2, "--epochs", 1, "--samples", 2, "--out", "out"]
+    done = run("anomaly.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "anomaly.json").read_text())
+    assert [row["strange"] for row in rows] == [
+        "class 2", "inverted", "shuffled", "noise", "blank",
+    ]  # fmt: skip
+    assert [row["images"] for row in rows] == [4, 8, 8, 8, 8]
+    assert all(0 <= row[key] <= 1 for row in rows for key in ("AUROC", "found", "false"))
 
 
 def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):

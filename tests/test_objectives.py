@@ -8,7 +8,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.factor_analysis import FactorAnalysis
+from tests.models import FactorAnalysis
 from tfp_vae import VAE, networks, objectives, priors
 
 tfd = tfp.distributions

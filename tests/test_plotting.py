@@ -295,6 +295,32 @@ def test_reconstructions_stand_below_the_originals(vae, images, n, columns):
     np.testing.assert_allclose(picture[4:, 6:12], expected, rtol=1e-5)
 
 
+ORANGE = (0.93, 0.6, 0.2)
+
+
+def test_imputations_mark_what_was_hidden_and_show_draws_mean_and_others(vae, images):
+    mask = np.zeros(SHAPE[:2], bool)
+    mask[:, :2] = True
+    found = vae.impute(images[:4], mask, 3, num_steps=4, seed=0)
+    other = np.full_like(images[:4], 0.25)
+    figure = plotting.imputations(images[:4], mask, found, n=3, draws=2, others={"grey": other})
+    labels = ["original", "seen", "draw 1", "draw 2", "mean", "grey"]
+    assert texts(figure.axes[0].get_yticklabels()) == labels
+    rows = shown(figure).reshape(6, 4, 3, 6, 3).swapaxes(1, 2)  # row, column, height, width, RGB
+    grey = lambda x: np.repeat(np.asarray(x), 3, -1)  # noqa: E731
+    np.testing.assert_allclose(rows[0], grey(images[:3]))
+    np.testing.assert_allclose(rows[1][:, mask], grey(images[:3, mask]))
+    np.testing.assert_allclose(rows[1][:, ~mask], np.broadcast_to(ORANGE, (3, 16, 3)), rtol=1e-6)
+    np.testing.assert_allclose(rows[2:4], grey(found.samples[:2, :3]))
+    np.testing.assert_allclose(rows[4], grey(found.mean[:3]))
+    np.testing.assert_allclose(rows[5], 0.25)
+    # Without the truth there is no row of it.
+    holes = np.where(mask[..., None], images[:4], np.float32("nan"))
+    figure = plotting.imputations(holes, mask, found)
+    assert texts(figure.axes[0].get_yticklabels()) == ["seen", *[f"draw {i}" for i in (1, 2, 3)],
+                                                       "mean"]  # fmt: skip
+
+
 def test_interpolation_runs_from_left_to_right(vae, images):
     figure = plotting.interpolation(vae, images[:2], images[2:4], 5)
     assert texts(figure.axes[0].get_xticklabels()) == ["0%", "25%", "50%", "75%", "100%"]
@@ -690,6 +716,20 @@ def three_dimensional():
             OSError,
             "test_plotting.py: cannot be read",
             id="gif-frame-is-no-image",
+        ),
+        pytest.param(
+            lambda vae, tmp: plotting.imputations(X, X == 0, X),
+            TypeError,
+            "imputation: expected what VAE.impute returns, got ndarray",
+            id="imputations-of-an-array",
+        ),
+        pytest.param(
+            lambda vae, tmp: plotting.imputations(
+                X, X == 0, vae.impute(X, X == 0, num_steps=1), others={"nearest": X[:1]}
+            ),
+            ValueError,
+            "nearest: expected images of the shape",
+            id="imputations-other-shape",
         ),
         pytest.param(
             lambda vae, tmp: plotting.training_gif([X[0]], pathlib.Path(__file__) / "t.gif"),

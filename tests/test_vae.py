@@ -9,18 +9,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tests.factor_analysis import FactorAnalysis
+from tests.models import SHAPE, FactorAnalysis, small_vae
 from tfp_vae import VAE, layers, networks, priors
 
 tfd = tfp.distributions
-SHAPE = (6, 5, 1)
-
-
-def small_vae(prior=None, *, latent_dim=2, seed=7, likelihood="bernoulli", **options):
-    prior = prior or priors.StandardNormal(latent_dim)
-    encoder = networks.dense_encoder(SHAPE, latent_dim, units=(8,), prior=prior, **options)
-    decoder = networks.dense_decoder(SHAPE, latent_dim, units=(8,), likelihood=likelihood)
-    return VAE(encoder, decoder, prior, seed=seed)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Imports nothing else from the package.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 
@@ -78,6 +78,30 @@ def check_int(name: str, value: Any, at_least: int) -> int:
     return int(value)
 
 
+def check_mask(mask: Any, shape: Sequence[int]) -> np.ndarray:
+    """`mask`, True where a pixel is observed, in the shape of the images.
+
+    Args:
+        mask: booleans of the shape of all images, of one, or (height, width).
+        shape: of the images, (B, *image).
+
+    Raises:
+        ValueError: no booleans, or another shape.
+    """
+    mask, shape = np.asarray(mask), tuple(shape)
+    if mask.dtype != bool:
+        raise ValueError(
+            f"mask: expected booleans, True where a pixel is observed, got {mask.dtype.name}."
+        )
+    allowed = [shape, shape[1:], *([shape[1:3]] if len(shape) == 4 else [])]
+    if mask.shape not in allowed:
+        raise ValueError(
+            f"mask: expected the shape {' or '.join(map(str, allowed))}, got {mask.shape}."
+        )
+    plane = len(shape) == 4 and mask.ndim == 2
+    return np.broadcast_to(mask[..., np.newaxis] if plane else mask, shape)
+
+
 def flatten_leading(tensor: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Fold all dimensions before the last `event_ndims` into one.
 
@@ -134,6 +158,21 @@ def monte_carlo_kl(
 ) -> tf.Tensor:
     """``log a(z) - log b(z)``, whose mean over ``z ~ a`` is ``KL(a || b)``, in nats."""
     return a.log_prob(z) - b.log_prob(z)
+
+
+def pixel_log_prob(likelihood: "tfp.distributions.Distribution", x: tf.Tensor) -> tf.Tensor:
+    """``log p(x_i|z)`` of each number of the images, not summed: shape (..., B, *image).
+
+    Raises:
+        TypeError: the likelihood's pixels are not independent ones.
+    """
+    # Not by the class: TFP makes a private one around parts that are no composite tensors.
+    if not hasattr(likelihood, "reinterpreted_batch_ndims"):
+        raise TypeError(
+            "likelihood: expected one of independent pixels, a tfd.Independent, got "
+            f"{type(likelihood).__name__}."
+        )
+    return likelihood.distribution.log_prob(x)
 
 
 def _multivariate(distribution: "tfp.distributions.Distribution") -> Any:

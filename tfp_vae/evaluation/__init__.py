@@ -9,9 +9,18 @@ from tfp_vae.evaluation.annealing import (
     AnnealedImportanceSampling,
     annealed_importance_sampling,
 )
+from tfp_vae.evaluation.anomaly import AnomalyScores, anomaly_scores, conformal_p_values
 from tfp_vae.evaluation.common import Estimate
 from tfp_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
 from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
+from tfp_vae.evaluation.imputation import (
+    ImputationError,
+    baseline_error,
+    fill_with_mean,
+    fill_with_neighbours,
+    imputation_error,
+)
+from tfp_vae.evaluation.masks import observed_mask
 from tfp_vae.evaluation.refinement import (
     AmortizationGap,
     RateDistortion,
@@ -36,4 +45,13 @@ __all__ = [
     "kl_decomposition",
     "latent_usage",
     "rate_distortion",
+    "AnomalyScores",
+    "ImputationError",
+    "anomaly_scores",
+    "baseline_error",
+    "conformal_p_values",
+    "fill_with_mean",
+    "fill_with_neighbours",
+    "imputation_error",
+    "observed_mask",
 ]

@@ -9,6 +9,7 @@ from tfp_vae.plotting.files import figure_to_array, save, write_image
 from tfp_vae.plotting.grids import (
     binarization,
     image_grid,
+    imputations,
     interpolation,
     reconstructions,
     samples,
@@ -21,6 +22,7 @@ __all__ = [
     "figure_to_array",
     "history",
     "image_grid",
+    "imputations",
     "interpolation",
     "latent_manifold",
     "latent_manifold_array",

@@ -1,7 +1,7 @@
 """Grids of images: given ones, draws of the prior, reconstructions, interpolations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINE = "0.8"  # grey of the lines between images: not that of an untrained decoder's 0.5
+_HIDDEN = (0.93, 0.6, 0.2)  # orange: neither a pixel of a grey image nor near one
 _BLANK = 1.0  # cells of a grid without an image: the white of the page
 
 
@@ -160,6 +161,60 @@ def binarization(vae: Any, image: Any, binary: Any, *, title: str | None = None)
     )
 
 
+def imputations(
+    x: Any,
+    mask: Any,
+    imputation: Any,
+    n: int = 10,
+    *,
+    draws: int = 4,
+    others: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """What `VAE.impute` made of the first `n` images, one in each column.
+
+    The rows: the originals, unless `x` holds NaN; what was seen, with the hidden pixels in orange;
+    draws; the mean; and `others`.
+
+    Args:
+        x: images, shape (B, height, width, channels); all of them if there are fewer than `n`.
+        mask: True where a pixel was observed, as in `VAE.impute`.
+        imputation: what it returned.
+        n: columns.
+        draws: rows of them, at most; all if there are fewer.
+        others: rows to compare with, images of the shape of `x` by their name.
+        title: by default none.
+
+    Raises:
+        TypeError: `imputation` is something else.
+        ValueError: images of different shapes, a wrong mask, or a number below 1.
+    """
+    if not (hasattr(imputation, "samples") and hasattr(imputation, "mean")):
+        raise TypeError(
+            f"imputation: expected what VAE.impute returns, got {type(imputation).__name__}."
+        )
+    n, draws = _support.check_positive_int("n", n), _support.check_positive_int("draws", draws)
+    x = np.asarray(x)
+    mask = _support.check_mask(mask, x.shape)
+    samples = np.asarray(imputation.samples)[:draws]
+    rows = {"original": x} if np.isfinite(x).all() else {}
+    rows["seen"] = np.where(mask, x, 0)
+    rows |= {f"draw {i + 1}": sample for i, sample in enumerate(samples)}
+    rows |= {"mean": np.asarray(imputation.mean), **(others or {})}
+    for name, images in rows.items():
+        if np.shape(images) != x.shape:
+            raise ValueError(
+                f"{name}: expected images of the shape {x.shape} of x, got {np.shape(images)}."
+            )
+    shown = {name: _in_colour(_displayable(images)[:n]) for name, images in rows.items()}
+    hidden = ~with_channels(mask[:n]).all(-1)
+    shown["seen"][hidden] = _HIDDEN
+    labels = list(shown)
+    return image_grid(
+        np.concatenate(list(shown.values())), len(shown), title=title, row_labels=labels
+    )
+
+
 def interpolation(
     vae: Any, a: Any, b: Any, steps: int = 10, *, title: str | None = None
 ) -> "Figure":
@@ -180,6 +235,11 @@ def interpolation(
     images = images.reshape(-1, *images.shape[-len(vae.image_shape) :])
     labels = [f"{100 * t:.0f}%" for t in np.linspace(0, 1, steps)]
     return image_grid(images, columns=steps, title=title, column_labels=labels)
+
+
+def _in_colour(images: np.ndarray) -> np.ndarray:
+    """Shape (N, height, width, 3), of grey images or of those."""
+    return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
 
 
 def _displayable(images: Any) -> np.ndarray:

@@ -40,6 +40,18 @@ def check_specification(x: Any, image_shape: Shape | None) -> None:
         raise ValueError(f"images: expected the shape (batch, {sizes}), got {tuple(shape)}.")
 
 
+def check_batch(x: Any, image_shape: Shape | None) -> None:
+    """As `check_specification`, and with one leading dimension.
+
+    Raises:
+        ValueError: another type, shape or number of leading dimensions.
+    """
+    check_specification(x, image_shape)
+    if image_shape and len(x.shape) != len(image_shape) + 1:
+        sizes = ", ".join(map(str, image_shape))
+        raise ValueError(f"images: expected the shape (batch, {sizes}), got {tuple(x.shape)}.")
+
+
 def check_values(x: Any, unit_interval: bool) -> None:
     """Refuse NaN, infinity and, for a likelihood of pixels in [0, 1], any others.
 

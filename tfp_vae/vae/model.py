@@ -1,5 +1,6 @@
 """`VAE`: joins encoder, decoder and prior into one Keras model."""
 
+import functools
 import pathlib
 from collections.abc import Generator
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _files, _support, objectives, priors
-from tfp_vae.vae import chunks, images, parts
+from tfp_vae.vae import chunks, images, imputation, parts
 from tfp_vae.vae.trainer import Trainer
 
 __all__ = ["VAE"]
@@ -252,6 +253,78 @@ class VAE(Trainer):
         between = self.decode(start + t * (end - start)).mean()
         return between[0] if one else between
 
+    def impute(
+        self,
+        x: Any,
+        mask: Any,
+        num_samples: int = 1,
+        *,
+        method: str = "metropolis",
+        num_steps: int = 200,
+        burn_in: int | None = None,
+        seed: Any = None,
+        verbose: Any = "auto",
+    ) -> imputation.Imputation:
+        """Hidden pixels drawn given the observed ones, ``x_hidden ~ p(x_hidden | x_observed)``.
+
+        `mask` is **True where a pixel is OBSERVED**: the opposite of `numpy.ma` and of
+        scikit-learn's indicators of missing values. What `x` holds at hidden pixels, NaN as well,
+        is not looked at.
+
+        Each draw is the end of its own chain of `num_steps` steps, which starts at a draw of the
+        prior, ``z ~ p(z)``, ``x_hidden ~ p(x|z)``. One step encodes the completed image, draws
+        ``z' ~ q(z|x)``, and draws the hidden pixels anew from ``p(x|z)``:
+
+        - "pseudo-gibbs" takes every ``z'`` (Rezende et al. 2014, arXiv:1401.4082, appendix F).
+          Right only as far as the encoder is.
+        - "metropolis-within-gibbs" takes it with probability
+          ``min(1, w(z') / w(z))``, ``w(z) = p(x|z) p(z) / q(z|x)``, else stays at ``z`` (Mattei &
+          Frellsen 2018, arXiv:1802.04826, algorithm 1): the exact conditional of the model is its
+          stationary law, however poor the encoder. The first half of the burn-in refuses
+          nothing, since at a ``z`` that the encoder would never propose a chain would stay.
+        - "metropolis" takes after that a step of a random walk, ``z' = z + s e``, with probability
+          ``min(1, p(x_observed|z') p(z') / (p(x_observed|z) p(z)))``: the same law, and where the
+          encoder's proposals are mostly refused a much shorter way to it.
+
+        Where nothing is observed, both Metropolis methods draw from the model's own law from the
+        first step on. Memory is bounded: chains are worked off in pieces.
+
+        Args:
+            x: images, shape (B, height, width, channels).
+            mask: booleans, True where observed, of the shape of `x`, of one image or
+                (height, width).
+            num_samples: draws for each image, each from a chain of its own.
+            method: one of the three.
+            num_steps: steps of each chain.
+            burn_in: how many of the first ones the mean and the acceptance rate leave out; by
+                default half of them.
+            seed: integer or stateless seed; by default the model's own stream.
+            verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several
+                pieces.
+
+        Returns:
+            The draws, the mean, the latent vectors and the rate of acceptance; observed pixels
+            are unchanged.
+
+        Raises:
+            TypeError: `x` is a masked array; for "metropolis", a likelihood that is no
+                `tfd.Independent`.
+            ValueError: wrong images, observed pixels that are not finite, a mask of another shape
+                or not of booleans, another method, or wrong numbers.
+        """
+        if method not in imputation.METHODS:
+            raise ValueError(
+                f"method: expected one of {', '.join(imputation.METHODS)}, got {method!r}."
+            )
+        num_samples = _support.check_positive_int("num_samples", num_samples)
+        num_steps, burn_in = imputation.check_steps(num_steps, burn_in)
+        x, mask = imputation.check_observed(x, mask, self.image_shape)
+        seed = _support.stateless_seed(seed, self.seed_generator)
+        return imputation.over_chains(
+            functools.partial(self._impute_piece, method=method),
+            self._images(x), mask, num_samples, num_steps, burn_in, seed, verbose,
+        )  # fmt: skip
+
     # ------------------------------------------------------------------ saving
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
@@ -348,11 +421,7 @@ class VAE(Trainer):
     def _batch(self, x: Any) -> tf.Tensor:
         """As `_images`, for what takes one batch dimension alone."""
         x = self._images(x)
-        if self.image_shape and x.shape.rank != len(self.image_shape) + 1:
-            raise ValueError(
-                f"images: expected the shape (batch, {', '.join(map(str, self.image_shape))}), got "
-                f"{tuple(x.shape)}."
-            )
+        images.check_batch(x, self.image_shape)
         return x
 
     # ------------------------------------------------------------------ mathematics
@@ -402,6 +471,22 @@ class VAE(Trainer):
         nothing = tf.fill(tf.shape(x)[:1], tf.constant(-np.inf, x.dtype))
         total = chunks.over_samples(posterior, num_samples, chunk, seed, nothing, add)
         return total - tf.math.log(tf.cast(num_samples, total.dtype))
+
+    @tf.function(reduce_retracing=True)
+    def _impute_piece(
+        self,
+        x: tf.Tensor,
+        observed: tf.Tensor,
+        num_steps: tf.Tensor,
+        burn_in: tf.Tensor,
+        seed: tf.Tensor,
+        method: str,
+    ) -> tuple[tf.Tensor, ...]:
+        encode = functools.partial(self._encode, training=False)
+        decode = functools.partial(self._decode, training=False)
+        return imputation.chain(
+            encode, decode, self.prior(), x, observed, num_steps, burn_in, seed, method
+        )
 
 
 class _Joint(NamedTuple):

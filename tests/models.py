@@ -1,11 +1,20 @@
-"""The linear Gaussian VAE, of which everything is known in closed form."""
+"""Models that several test files share: a small one, and one known in closed form."""
 
 import keras
 import numpy as np
 import scipy.stats
 import tensorflow_probability as tfp
 
-from tfp_vae import VAE, layers, priors
+from tfp_vae import VAE, layers, networks, priors
+
+SHAPE = (6, 5, 1)
+
+
+def small_vae(prior=None, *, latent_dim=2, seed=7, likelihood="bernoulli", **options):
+    prior = prior or priors.StandardNormal(latent_dim)
+    encoder = networks.dense_encoder(SHAPE, latent_dim, units=(8,), prior=prior, **options)
+    decoder = networks.dense_decoder(SHAPE, latent_dim, units=(8,), likelihood=likelihood)
+    return VAE(encoder, decoder, prior, seed=seed)
 
 
 class FactorAnalysis:

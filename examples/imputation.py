@@ -1,0 +1,134 @@
+"""Hide pixels of test images and let a trained model find them: a table, and a picture of each.
+
+python examples/imputation.py runs/cvae-mnist-2d
+python examples/imputation.py model.keras --dataset mnist --binarization threshold
+
+Half of each image is hidden, then 80% of the pixels at random places. Five ways to fill them in are
+compared by the squared error of the mean and, where images are binary, by the logarithm of the
+probability that each hidden pixel's true value was given, in nats:
+
+    metropolis                chains whose law is the model's p(hidden | seen)
+    metropolis-within-gibbs   the same law, by the encoder's proposals alone
+    pseudo-gibbs              encoding and decoding in turn, refusing nothing
+    nearest neighbours        the mean of the 10 training images nearest by what is seen
+    training mean             the mean of all training images
+
+A run folder knows its data. The first test images are taken.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="example: python examples/imputation.py runs/cvae-mnist-2d --images 50",
+    )
+    parser.add_argument("model", type=pathlib.Path, help="a run folder, or a .keras file")
+    parser.add_argument("--dataset", help="of a .keras file (default: mnist)")
+    parser.add_argument("--binarization", help="of a .keras file (default: threshold)")
+    parser.add_argument("--data-dir", help="folder to look for the data set in first")
+    parser.add_argument("--hidden", nargs="+", default=["bottom", "random:0.8"],
+                        help="left, right, top, bottom, or random:FRACTION")  # fmt: skip
+    parser.add_argument("--images", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--samples", type=int, default=8, help="chains for each (default: 8)")
+    parser.add_argument("--steps", type=int, default=200, help="of each chain (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/imputation"))
+    args = parser.parse_args()
+
+    from tfp_vae import evaluation
+
+    vae, x_train, x = opened(args)
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    rows = []
+    for hidden in args.hidden:
+        print(f"\n=== hidden: {hidden}", flush=True)
+        mask = evaluation.observed_mask(hidden, x.shape, args.seed)
+        errors = {}
+        for name in ("metropolis", "metropolis-within-gibbs", "pseudo-gibbs"):
+            print(name, flush=True)
+            errors[name] = evaluation.imputation_error(
+                vae, x, mask, num_samples=args.samples, method=name, num_steps=args.steps,
+                seed=args.seed,
+            )  # fmt: skip
+        errors |= evaluation.baseline_error(x, mask, x_train)
+        rows += [row(hidden, name, error) for name, error in errors.items()]
+        draw(vae, x_train, x[:10], mask[:10], hidden, args)
+    (args.out / "imputation.json").write_text(json.dumps(rows, indent=2) + "\n")
+    print(f"\n{len(x)} test images, {args.samples} chains of {args.steps} steps for each")
+    print(f"{'hidden':12}{'imputed by':26}{'squared error':>20}{'log score, nats':>20}")
+    for one in rows:
+        cells = "".join(f"{text(one[key]):>20}" for key in ("squared error", "log score"))
+        print(f"{one['hidden']:12}{one['imputed by']:26}{cells}")
+    print(f"written to {args.out.resolve()}: imputation.json and a picture for each mask")
+
+
+def opened(args: argparse.Namespace):
+    """The model, training images to learn from, and test images."""
+    from tfp_vae import VAE, datasets, training
+
+    # isort: split
+    import keras
+
+    if args.model.is_dir():
+        run = training.Run(args.model)
+        vae, data = run.load_model(), run.load_data(args.data_dir)
+        if args.dataset or args.binarization:
+            raise ValueError("--dataset, --binarization: expected none, since a run knows its own.")
+        method, seed = run.recipe.binarization, run.recipe.seed
+    else:
+        if not args.model.is_file():
+            raise FileNotFoundError(f"{args.model}: there is no such run folder or file.")
+        vae = keras.saving.load_model(args.model)
+        if not isinstance(vae, VAE):
+            raise ValueError(f"{args.model}: expected a tfp_vae.VAE, got {type(vae).__name__}.")
+        data = datasets.load(args.dataset or "mnist", args.data_dir)
+        method, seed = args.binarization or "threshold", args.seed
+    print(f"data: {data.name}: {data.source}; binarization: {method}", flush=True)
+    if args.images < 1:
+        raise ValueError(f"--images: expected an integer of at least 1, got {args.images}.")
+    images = data.x_train, data.x_test[: args.images]
+    return vae, *(datasets.binarize(part, method, seed=seed) for part in images)
+
+
+def row(hidden: str, name: str, error) -> dict:
+    """Means over the images, each with its standard error."""
+    found = {"hidden": hidden, "imputed by": name, "images": len(error.squared_error)}
+    for key, values in (("squared error", error.squared_error), ("log score", error.log_score)):
+        if values is None:
+            found[key] = None
+        else:
+            spread = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+            found[key] = {"mean": float(values.mean()), "standard error": spread}
+    return found
+
+
+def text(cell: dict | None) -> str:
+    if cell is None:
+        return "-"
+    error = cell["standard error"]
+    return f"{cell['mean']:.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def draw(vae, x_train, x, mask, hidden: str, args: argparse.Namespace) -> None:
+    from tfp_vae import evaluation, plotting
+
+    found = vae.impute(x, mask, 4, num_steps=args.steps, seed=args.seed, verbose=0)
+    others = {
+        "neighbours": evaluation.fill_with_neighbours(x, mask, x_train),
+        "training mean": evaluation.fill_with_mean(x, mask, x_train),
+    }
+    title = f"Hidden pixels ({hidden}) drawn given the others"
+    figure = plotting.imputations(x, mask, found, others=others, title=title)
+    plotting.save(figure, args.out / f"{hidden.replace(':', '-')}.png")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

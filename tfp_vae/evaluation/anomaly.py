@@ -1,0 +1,101 @@
+"""Which images are unlike those a model was trained on."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class AnomalyScores(NamedTuple):
+    """What `anomaly_scores` returns, for ``B`` images.
+
+    Attributes:
+        log_likelihood: ``log p(x)``, shape (B,), in nats; the lower, the stranger.
+        p_value: low where few calibration images have so low a ``log p(x)``, shape (B,).
+        two_sided_p_value: low where few have so low *or so high* a one, shape (B,).
+    """
+
+    log_likelihood: np.ndarray
+    p_value: np.ndarray
+    two_sided_p_value: np.ndarray
+
+
+def anomaly_scores(
+    vae: Any,
+    x: Any,
+    calibration_images: Any,
+    *,
+    num_samples: int = 100,
+    seed: Any = None,
+    verbose: Any = "auto",
+) -> AnomalyScores:
+    """``log p(x)`` of each image, and how rare so low a one is among normal images.
+
+    An image of the calibration images' law gets a p-value of at most ``alpha`` with probability
+    at most ``alpha``, whatever the model: see `conformal_p_values`. So to call an image strange
+    where its p-value is at most 0.01 is to call 1 in 100 normal ones so.
+
+    A low p-value means strange, a high one does not mean normal: a model can find images of another
+    kind more likely than its own (Nalisnick et al. 2019, arXiv:1810.09136), above all ones with
+    less in them, such as ones or blank images among digits. The two-sided p-value,
+    ``min(1, 2 min(p, p'))`` with ``p'`` that of ``-log p(x)``, holds its rate of false alarms as
+    well and finds those too, at some loss for images that are less likely (the idea of typicality,
+    Nalisnick et al. 2019, arXiv:1906.02994). ``examples/anomaly.py`` shows both.
+
+    Args:
+        vae: a `VAE`.
+        x: images, shape (B, height, width, channels).
+        calibration_images: normal images that the model was *not* trained on, treated like `x`,
+            shape (n, height, width, channels).
+        num_samples: importance samples for each image, as in `VAE.log_likelihood`.
+        seed: integer or stateless seed; by default the model's own stream.
+        verbose: as in `VAE.log_likelihood`.
+
+    Raises:
+        ValueError: as `VAE.log_likelihood`; images of two shapes, or none to calibrate with.
+    """
+    x, calibration_images = np.asarray(x), np.asarray(calibration_images)
+    if not len(calibration_images):
+        raise ValueError("calibration_images: expected at least one, got none.")
+    if x.shape[1:] != calibration_images.shape[1:]:
+        raise ValueError(
+            f"calibration_images: expected images of the shape {x.shape[1:]} of those in x, got "
+            f"the shape {calibration_images.shape}."
+        )
+    # In one call, so that no draw of one set is a draw of the other.
+    both = np.concatenate([x, calibration_images])
+    log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
+    scores, calibration = np.split(log_likelihood, [len(x)])
+    low = conformal_p_values(scores, calibration)
+    high = conformal_p_values(-scores, -calibration)
+    return AnomalyScores(scores, low, np.minimum(1, 2 * np.minimum(low, high)))
+
+
+def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
+    """``p = (1 + #{i: c_i <= s}) / (n + 1)`` of each score ``s``, ``c`` the calibration scores.
+
+    Where ``s`` and all ``c_i`` are exchangeable, ``P(p <= alpha) <= alpha`` for every ``alpha``;
+    it is ``floor(alpha (n + 1)) / (n + 1)`` exactly where no two are equal. That is on average
+    over calibration sets: the p-values of many images share one (Bates et al. 2023,
+    arXiv:2104.08279).
+
+    Args:
+        scores: low is strange, shape (B,).
+        calibration_scores: of normal images, shape (n,).
+
+    Raises:
+        ValueError: another number of dimensions, none to calibrate with, or NaN.
+
+    Example:
+        >>> conformal_p_values([0.5, 9.0], [1.0, 2.0, 3.0])
+        array([0.25, 1.  ])
+    """
+    scores, calibration = np.asarray(scores, float), np.asarray(calibration_scores, float)
+    for name, values in (("scores", scores), ("calibration_scores", calibration)):
+        if values.ndim != 1:
+            raise ValueError(f"{name}: expected the shape (N,), got {values.shape}.")
+        if np.isnan(values).any():
+            raise ValueError(f"{name}: expected numbers, got NaN among them.")
+    if not len(calibration):
+        raise ValueError("calibration_scores: expected at least one, got none.")
+    lower = np.searchsorted(np.sort(calibration), scores, side="right")
+    return (1 + lower) / (len(calibration) + 1)
