@@ -92,25 +92,21 @@ def opened(args: argparse.Namespace):
     if args.images < 1:
         raise ValueError(f"--images: expected an integer of at least 1, got {args.images}.")
     images = data.x_train, data.x_test[: args.images]
-    return vae, *(datasets.binarize(part, method, seed=seed) for part in images)
+    # Two seeds: one would give both sets the same noise.
+    return vae, *(datasets.binarize(part, method, seed=seed + i) for i, part in enumerate(images))
 
 
 def row(hidden: str, name: str, error) -> dict:
     """Means over the images, each with its standard error."""
     found = {"hidden": hidden, "imputed by": name, "images": len(error.squared_error)}
-    for key, values in (("squared error", error.squared_error), ("log score", error.log_score)):
-        if values is None:
-            found[key] = None
-        else:
-            spread = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-            found[key] = {"mean": float(values.mean()), "standard error": spread}
-    return found
+    means = {"squared error": error.mean_squared_error, "log score": error.mean_log_score}
+    return found | {key: mean and mean.to_dict() for key, mean in means.items()}
 
 
 def text(cell: dict | None) -> str:
     if cell is None:
         return "-"
-    error = cell["standard error"]
+    error = cell["standard_error"]
     return f"{cell['mean']:.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 

@@ -13,7 +13,8 @@ import tensorflow_probability as tfp
 
 from tests.models import SHAPE, FactorAnalysis, inverse_softplus, small_vae
 from tfp_vae import VAE, evaluation, layers, priors
-from tfp_vae.evaluation.pareto import pareto_k, tail_length
+from tfp_vae.evaluation.marginals import moments
+from tfp_vae.evaluation.pareto import pareto_k, reliable_below, tail_length
 
 tfd = tfp.distributions
 
@@ -91,7 +92,8 @@ def test_pareto_k_of_a_posterior_of_the_wrong_width(scale, rng):
     expected = (tail * (1 - scale**2) + 5) / (tail + 10)
     assert abs(k.mean() - expected) < 5 * k.std() / np.sqrt(60)
     assert k.std() < 2 * (2 - scale**2) / np.sqrt(tail)
-    assert result.reliable == np.mean(k <= 0.7)
+    assert result.pareto_k_limit == pytest.approx(1 - 1 / np.log10(2000))
+    assert result.reliable == np.mean(k <= result.pareto_k_limit)
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.2, 0.7, 1.3], ids=str)
@@ -104,6 +106,29 @@ def test_generalized_pareto_fit_agrees_with_maximum_likelihood(k, rng):
     fitted = np.array([scipy.stats.genpareto.fit(row, floc=0)[0] for row in y])
     assert np.abs(got - fitted).max() < 0.06
     assert abs(got.mean() - k) < 5 * got.std() / np.sqrt(30) + 0.02
+
+
+@pytest.mark.parametrize(("samples", "limit"), [(10, 0.0), (100, 0.5), (2154, 0.7), (10**6, 0.7)])
+def test_fewer_samples_need_a_lighter_tail(samples, limit):
+    assert reliable_below(samples) == pytest.approx(limit, abs=1e-4)
+
+
+def test_log_weights_that_differ_by_their_rounding_alone_are_flat(rng):
+    log_w = np.float32(-20_000 + 1e-3 * rng.normal(size=(8, 213)))  # one step there is 0.002
+    assert np.all(pareto_k(-np.sort(-log_w, 1)) == -np.inf)
+    assert np.all(np.isfinite(pareto_k(-np.sort(-log_w.astype(np.float64), 1))))
+
+
+def test_moments_of_a_flow_are_of_as_many_draws_as_asked_for():
+    prior = priors.AutoregressiveFlow(3, num_flows=2, units=(8,), seed=1)
+    for weight in prior.trainable_variables:  # far from the identity
+        weight.assign(5 * weight + 0.1)
+    z = prior().sample(200_000, seed=[1, 2]).numpy()
+    mean, variance, exact = moments(prior(), 100_000, tf.constant([3, 4]))
+    assert not exact
+    np.testing.assert_allclose(mean, z.mean(0), atol=0.02 * z.std(0).max())
+    np.testing.assert_allclose(variance, z.var(0), rtol=0.05)
+    assert np.abs(prior().variance() / z.var(0) - 1).max() > 0.05  # which its own few are not
 
 
 def fit_one_by_one(y):

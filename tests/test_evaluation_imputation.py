@@ -61,12 +61,14 @@ def test_pieces_give_the_same_errors(rng, monkeypatch):
     x = rng.integers(0, 2, (7, 6, 5, 1)).astype("float32")
     mask = evaluation.observed_mask("random:0.5", x.shape)
     options = {"num_samples": 3, "num_steps": 4, "seed": 0}
-    whole = evaluation.imputation_error(vae, x, mask, **options)
-    monkeypatch.setattr("tfp_vae.evaluation.imputation._NUMBERS_AT_ONCE", 200)
-    pieces = evaluation.imputation_error(vae, x, mask, **options)
-    for a, b in zip(whole, pieces, strict=True):
-        assert a.shape == (7,)
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+    found = vae.impute(x, mask, **options)
+    monkeypatch.setattr(type(vae), "impute", lambda *_, **__: found)
+    whole = evaluation.imputation_error(vae, x, mask, num_samples=3)
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 70)
+    pieces = evaluation.imputation_error(vae, x, mask, num_samples=3)
+    np.testing.assert_allclose(whole.log_score, pieces.log_score, rtol=1e-5)
+    np.testing.assert_array_equal(whole.squared_error, pieces.squared_error)
+    assert whole.mean_log_score.mean == pytest.approx(whole.log_score.mean())
 
 
 # --------------------------------------------------------------------- baselines
@@ -79,7 +81,7 @@ def train(rng):
 
 @pytest.mark.parametrize("at_once", [40, 4_000_000], ids=["one by one", "at once"])
 def test_neighbours_are_those_of_scikit_learn(rng, train, monkeypatch, at_once):
-    monkeypatch.setattr("tfp_vae.evaluation.imputation._NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("tfp_vae.evaluation.imputation._DISTANCES_AT_ONCE", at_once)
     x = rng.random((6, *SHAPE)).astype("float32")
     mask = evaluation.observed_mask("random:0.6", x.shape, seed=1)
     holes = np.where(mask, x, np.float32("nan"))
@@ -151,6 +153,12 @@ HALF = evaluation.observed_mask("left", SHAPE)
                      id="no training images"),
         pytest.param(lambda: evaluation.fill_with_neighbours(X, HALF, X, 4), "at most the 3",
                      id="neighbours"),
+        pytest.param(lambda: evaluation.fill_with_neighbours(X.astype("uint8"), HALF, X, 1),
+                     "x: expected floating-point pixels, got uint8", id="integers"),
+        pytest.param(lambda: evaluation.fill_with_mean(X, HALF, X.astype("uint8")),
+                     "x_train: expected floating-point", id="integers to learn from"),
+        pytest.param(lambda: evaluation.fill_with_mean(X + np.nan, HALF, X), "expected finite",
+                     id="observed NaN"),
     ],
 )  # fmt: skip
 def test_bad_input(call, message):

@@ -124,6 +124,12 @@ def test_linear_warm_up():
     assert [float(warm_up(step)) for step in range(7)] == [0, 0.5, 1, 1.5, 2, 2, 2]
 
 
+def test_warm_up_takes_the_type_of_the_kl():
+    weight = objectives.LinearWarmUp(4)(2)
+    value = objectives.elbo(tf.constant([1.0], tf.float64), tf.constant([3.0], tf.float64), weight)
+    np.testing.assert_allclose(value, [-0.5])
+
+
 def test_cyclical_warm_up():
     warm_up = objectives.CyclicalWarmUp(4, final=0.5, cycles=2, rising=0.5)
     weights = [float(warm_up(tf.constant(step, tf.int64))) for step in range(10)]
@@ -340,6 +346,33 @@ def test_logged_elbo_is_the_true_one(objective, rng):
     if objective.free_bits if isinstance(objective, objectives.ELBO) else False:
         assert trained["loss"][0] > -trained["elbo"][0] + 2  # two dimensions at 2 nats each
         assert evaluated["loss"] == pytest.approx(-evaluated["elbo"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(objectives.ELBO(4), id="elbo"),
+        pytest.param(objectives.IWAE(4), id="iwae"),
+        pytest.param(objectives.IWAE(4, gradient="dreg"), id="dreg"),
+    ],
+)
+def test_a_loop_of_ones_own_trains_the_same_objective(objective, rng):
+    model, vae, x = linear(rng, posterior_scale=2.0)
+    vae.compile(keras.optimizers.SGD(0.1), objective)
+    state = vae.seed_generator.state.numpy()
+    with tf.GradientTape() as tape:
+        loss = vae.compute_loss(x, y_pred=vae(x, training=True))
+    gradients = tape.gradient(loss, vae.trainable_variables)
+    before = vae.get_weights()
+    vae.seed_generator.state.assign(state)
+    logs = vae.train_on_batch(x, return_dict=True)
+    assert float(loss) == pytest.approx(logs["loss"], rel=1e-5)
+    for variable, gradient in zip(vae.trainable_variables, gradients, strict=True):
+        old = next(b for b, w in zip(before, vae.weights, strict=True) if w is variable)
+        np.testing.assert_allclose(variable, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+    # One draw of a model that was not called for training: the bound at that draw.
+    value = vae.compute_loss(x, y_pred=vae(x), training=False)
+    assert float(value) > -model.log_likelihood(x).mean() - 0.5
 
 
 def test_weight_follows_the_optimizer_and_evaluation_takes_the_last(rng):

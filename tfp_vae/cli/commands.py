@@ -161,27 +161,31 @@ def _test_images(options: argparse.Namespace, run: Any) -> tuple[Any, Any]:
 def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from tfp_vae import evaluation
+
     vae, run = _open(options)
     data, x = _test_images(options, run)
-    elbo = np.asarray(vae.elbo(x, seed=options.seed))
+    elbo = evaluation.Estimate.of(vae.elbo(x, seed=options.seed))
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
-        log_likelihood = np.asarray(
-            vae.log_likelihood(
-                x, num_samples=options.samples, seed=options.seed, verbose=int(not options.json)
-            )
+        found = evaluation.importance_sampling(
+            vae, x, options.samples, options.seed, verbose=int(not options.json)
         )
     result = {
         "dataset": data.name,
         "images": len(x),
         "binarization": options.binarization,
-        "importance_samples": options.samples,
         "seed": options.seed,
+        "elbo": elbo.mean,
+        "elbo_standard_error": elbo.standard_error,
+        "elbo_draws": 1,
+        "log_likelihood": found.mean_log_likelihood.mean,
+        "log_likelihood_standard_error": found.mean_log_likelihood.standard_error,
+        "importance_samples": options.samples,
+        "monte_carlo_error": found.monte_carlo_error,
+        "median_effective_sample_size": float(np.median(found.effective_sample_size)),
+        "share_of_images_with_reliable_pareto_k": found.reliable,
+        "bits_per_dimension": found.mean_bits_per_dimension.mean,
     }
-    for name, values in (("elbo", elbo), ("log_likelihood", log_likelihood)):
-        result[name] = float(values.mean())
-        several = len(values) > 1
-        error = float(values.std(ddof=1) / np.sqrt(len(values))) if several else None
-        result[f"{name}_standard_error"] = error
     show(result, options.json)
 
 

@@ -58,9 +58,10 @@ def annealed_importance_sampling(
 ) -> AnnealedImportanceSampling:
     """``log p(x)`` of each image by chains that go from the prior to the posterior in small steps.
 
-    A chain starts at ``z ~ p_0`` and takes one Hamiltonian step at each of
-    ``log p_t(z) = (1 - t / T) log p_0(z) + (t / T) log p(z) p(x|z)``, ``t = 1 .. T``. Its weight is
-    ``log w = (1/T) sum_t (log p(z_t) p(x|z_t) - log p_0(z_t))``, and ``E[w] = p(x)`` at any ``T``;
+    A chain starts at ``z_0 ~ p_0`` and takes one Hamiltonian step, from ``z_{t-1}`` to ``z_t``, at
+    each of ``log p_t(z) = (1 - t / T) log p_0(z) + (t / T) log p(z) p(x|z)``, ``t = 1 .. T``. Its
+    weight is ``log w = (1/T) sum_t (log p(z_{t-1}) p(x|z_{t-1}) - log p_0(z_{t-1}))``, of the
+    points before each step, and ``E[w] = p(x)`` at any ``T``;
     its variance falls as ``T`` rises. With ``p_0 = p(z)`` the encoder has no part in it but for
     the sizes of the steps, so that it can tell where `importance_sampling` is too low.
 

@@ -1,11 +1,16 @@
 """Which images are unlike those a model was trained on."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import numpy as np
 
+from tfp_vae.evaluation import common
+from tfp_vae.vae import VAE
 
-class AnomalyScores(NamedTuple):
+
+@dataclasses.dataclass(frozen=True)
+class AnomalyScores(common.Result):
     """What `anomaly_scores` returns, for ``B`` images.
 
     Attributes:
@@ -20,7 +25,7 @@ class AnomalyScores(NamedTuple):
 
 
 def anomaly_scores(
-    vae: Any,
+    vae: VAE,
     x: Any,
     calibration_images: Any,
     *,
@@ -51,8 +56,10 @@ def anomaly_scores(
         verbose: as in `VAE.log_likelihood`.
 
     Raises:
+        TypeError: `vae` is no `VAE`.
         ValueError: as `VAE.log_likelihood`; images of two shapes, or none to calibrate with.
     """
+    common.check_model(vae)
     x, calibration_images = np.asarray(x), np.asarray(calibration_images)
     if not len(calibration_images):
         raise ValueError("calibration_images: expected at least one, got none.")

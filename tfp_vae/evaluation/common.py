@@ -66,12 +66,21 @@ def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[tf.Tensor, tf
         TypeError: `vae` is none, or `seed` no seed.
         ValueError: wrong images, or a count below 1.
     """
-    if not isinstance(vae, VAE):
-        raise TypeError(f"vae: expected a tfp_vae.VAE, got {type(vae).__name__}.")
+    check_model(vae)
     for name, value in counts.items():
         _support.check_positive_int(name, value)
     x = vae._batch(x)
     return x, _support.stateless_seed(seed, vae.seed_generator)
+
+
+def check_model(vae: Any) -> None:
+    """Refuse what is no `VAE`.
+
+    Raises:
+        TypeError: it is another object.
+    """
+    if not isinstance(vae, VAE):
+        raise TypeError(f"vae: expected a tfp_vae.VAE, got {type(vae).__name__}.")
 
 
 def check_finite(first: int, **terms: Any) -> None:

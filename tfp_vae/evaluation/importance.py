@@ -21,14 +21,15 @@ class ImportanceSampling(common.Result):
         standard_error: of each image's value, by the delta method, shape (B,).
         effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and S, shape (B,).
         pareto_k: shape of the weights' tail, shape (B,): below 0.5 their variance is finite,
-            above 0.7 neither the value nor its standard error is to be relied on.
+            above `pareto_k_limit` neither the value nor its standard error is to be relied on.
+        pareto_k_limit: ``min(1 - 1 / log10(S), 0.7)``.
         bits_per_dimension: ``-log p(x) / (log 2 * number of pixel values)``, shape (B,). For a
             density of 8-bit pixels scaled to [0, 1], `log2(256) = 8` is to be added.
         mean_log_likelihood: over the images; its error is that of another choice of images.
         mean_bits_per_dimension: over the images.
         monte_carlo_error: the part of `mean_log_likelihood`'s error that more samples would
             mend, ``sqrt(sum standard_error^2) / B``.
-        reliable: the share of images with `pareto_k` at most 0.7; NaN below 21 samples.
+        reliable: the share of images with `pareto_k` at most that; NaN below 21 samples.
     """
 
     num_samples: int
@@ -36,6 +37,7 @@ class ImportanceSampling(common.Result):
     standard_error: np.ndarray
     effective_sample_size: np.ndarray
     pareto_k: np.ndarray
+    pareto_k_limit: float
     bits_per_dimension: np.ndarray
     mean_log_likelihood: common.Estimate
     mean_bits_per_dimension: common.Estimate
@@ -67,8 +69,8 @@ def importance_sampling(
       (Vehtari et al. 2024, arXiv:1507.02646). An estimate that misses where ``p(z|x)`` lies shows
       a small standard error all the same; a large ``k`` gives it away more often.
 
-    Images and samples are worked off in pieces: memory grows with the number of images alone, by
-    6 kB or less for each at 5,000 samples.
+    Images and samples are worked off in pieces: for each image memory grows by the weights of the
+    tail, ``3 sqrt(S)`` numbers.
 
     Args:
         vae: the model.
@@ -141,18 +143,19 @@ def importance_sampling(
         np.asarray(weights.log_sum), np.asarray(weights.log_squares), num_samples
     )
     bits = -log_likelihood / (math.log(2) * math.prod(x.shape[1:]))
-    k = pareto.pareto_k(weights.largest.numpy())
+    k, limit = pareto.pareto_k(weights.largest.numpy()), pareto.reliable_below(num_samples)
     return ImportanceSampling(
         num_samples=int(num_samples),
         log_likelihood=log_likelihood,
         standard_error=error,
         effective_sample_size=ess,
         pareto_k=k,
+        pareto_k_limit=limit,
         bits_per_dimension=bits,
         mean_log_likelihood=common.Estimate.of(log_likelihood),
         mean_bits_per_dimension=common.Estimate.of(bits),
         monte_carlo_error=common.joint_error(error),
-        reliable=float(np.mean(k <= pareto.RELIABLE)) if tail else math.nan,
+        reliable=float(np.mean(k <= limit)) if tail else math.nan,
     )
 
 

@@ -1,18 +1,20 @@
 """How well hidden pixels are found: the model beside mean filling and nearest neighbours."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
+from tfp_vae.evaluation import common
+from tfp_vae.vae import VAE, chunks
 
-# Numbers held at once: of decoded images, and of distances to training images.
-_NUMBERS_AT_ONCE = 4_000_000
+_DISTANCES_AT_ONCE = 4_000_000  # of images to training images
 
 
-class ImputationError(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ImputationError(common.Result):
     """Errors at the hidden pixels of each of ``B`` images; a colour pixel counts as three numbers.
 
     Attributes:
@@ -21,14 +23,27 @@ class ImputationError(NamedTuple):
             predictive probability (or density) of the true value, in nats for each hidden number,
             shape (B,): a proper score of each pixel by itself, which says nothing of how pixels
             hang together. `None` where there is no such predictive.
+        mean_squared_error: over the images.
+        mean_log_score: over the images; `None` like `log_score`.
     """
 
     squared_error: np.ndarray
     log_score: np.ndarray | None
+    mean_squared_error: common.Estimate
+    mean_log_score: common.Estimate | None
+
+    @classmethod
+    def of(cls, mean: Any, log_score: Any, x: np.ndarray, mask: np.ndarray) -> "ImputationError":
+        """Of the predicted mean and the log score of every number, both of the shape of `x`."""
+        error = _over_hidden((np.asarray(mean) - x) ** 2, mask)
+        if log_score is None:
+            return cls(error, None, common.Estimate.of(error), None)
+        score = _over_hidden(log_score, mask)
+        return cls(error, score, common.Estimate.of(error), common.Estimate.of(score))
 
 
 def imputation_error(
-    vae: Any, x: Any, mask: Any, *, num_samples: int = 16, **options: Any
+    vae: VAE, x: Any, mask: Any, *, num_samples: int = 16, **options: Any
 ) -> ImputationError:
     """Hide the pixels where `mask` is False, impute them, and compare with the truth.
 
@@ -44,26 +59,21 @@ def imputation_error(
         **options: of `VAE.impute`.
 
     Raises:
-        TypeError: the likelihood is no `tfd.Independent`.
+        TypeError: `vae` is no `VAE`, or its likelihood no `tfd.Independent`.
         ValueError: as `VAE.impute`; images that are not finite; nothing hidden in one of them.
     """
+    common.check_model(vae)
     x, mask = _check_truth(x, mask)
+    # Before the chains, not after them: whether the pixels have a predictive each.
+    _support.pixel_log_prob(vae.decode(tf.zeros([1, vae.latent_dim])), x[:1])
     found = vae.impute(x, mask, num_samples, **options)
-    size = max(1, _NUMBERS_AT_ONCE // (num_samples * x[0].size))
-    log_score = [
-        _log_predictive(vae.decode(found.z[:, i : i + size]), x[i : i + size])
-        for i in range(0, len(x), size)
-    ]
-    mean = np.asarray(found.mean)
-    return ImputationError(
-        _over_hidden((mean - x) ** 2, mask), _over_hidden(np.concatenate(log_score), mask)
-    )
-
-
-def _log_predictive(likelihood: tfd.Distribution, x: np.ndarray) -> np.ndarray:
-    """``log (1/S) sum_s p(x_i | z_s)`` of each number, shape of `x`."""
-    log_prob = _support.pixel_log_prob(likelihood, x)
-    return np.asarray(tf.reduce_logsumexp(log_prob, 0) - np.log(log_prob.shape[0]))
+    total = np.full(x.shape, -np.inf)
+    for z in found.z:  # (B, d), the ends of one chain of each image
+        for start, piece in chunks.pieces(x, chunks.at_once(x), 0):
+            here = slice(start, start + len(piece))
+            log_prob = _support.pixel_log_prob(vae.decode(z[here]), piece)
+            total[here] = np.logaddexp(total[here], log_prob)
+    return ImputationError.of(found.mean, total - np.log(num_samples), x, mask)
 
 
 def baseline_error(
@@ -96,10 +106,7 @@ def baseline_error(
     for name, (mean, count) in filled.items():
         p = (count * mean + 0.5) / (count + 1)
         score = np.log(np.where(x == 1, p, 1 - p)) if binary else None
-        errors[name] = ImputationError(
-            _over_hidden((mean - x) ** 2, mask),
-            None if score is None else _over_hidden(score, mask),
-        )
+        errors[name] = ImputationError.of(mean, score, x, mask)
     return errors
 
 
@@ -125,7 +132,8 @@ def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 
         num_neighbours: how many of them, at most N.
 
     Raises:
-        ValueError: images of two shapes, a wrong mask, or more neighbours than images.
+        ValueError: integers, images of two shapes, observed pixels that are not finite, a wrong
+            mask, or more neighbours than images.
     """
     x, mask, x_train = _check(x, mask, x_train)
     if _support.check_positive_int("num_neighbours", num_neighbours) > len(x_train):
@@ -135,7 +143,7 @@ def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 
         )
     train = x_train.reshape(len(x_train), -1)
     means = np.empty((len(x), train.shape[1]), x.dtype)
-    size = max(1, _NUMBERS_AT_ONCE // len(train))
+    size = max(1, _DISTANCES_AT_ONCE // len(train))
     for i in range(0, len(x), size):
         seen = mask[i : i + size].reshape(-1, train.shape[1])
         pixels = np.where(seen, x[i : i + size].reshape(seen.shape), 0)
@@ -152,7 +160,7 @@ def _over_hidden(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _check_truth(x: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    x = np.asarray(x)
+    x = _floating("x", x)
     mask = _support.check_mask(mask, x.shape)
     if not np.isfinite(x).all():
         raise ValueError("x: expected whole images to compare with, got NaN or infinity.")
@@ -162,10 +170,23 @@ def _check_truth(x: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(x: Any, mask: Any, x_train: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, x_train = np.asarray(x), np.asarray(x_train)
+    x, x_train = _floating("x", x), _floating("x_train", x_train)
     if not len(x_train) or x.shape[1:] != x_train.shape[1:]:
         raise ValueError(
             f"x_train: expected images of the shape {x.shape[1:]} of those in x, got the shape "
             f"{x_train.shape}."
         )
-    return x, _support.check_mask(mask, x.shape), x_train
+    mask = _support.check_mask(mask, x.shape)
+    if not (np.isfinite(x[mask]).all() and np.isfinite(x_train).all()):
+        raise ValueError(
+            "x, x_train: expected finite pixels where they are observed, got NaN or infinity."
+        )
+    return x, mask, x_train
+
+
+def _floating(name: str, images: Any) -> np.ndarray:
+    """Sums and means of 8-bit integers would overflow and be cut off."""
+    images = np.asarray(images)
+    if images.dtype.kind != "f":
+        raise ValueError(f"{name}: expected floating-point pixels, got {images.dtype}.")
+    return images

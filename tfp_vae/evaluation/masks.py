@@ -41,7 +41,7 @@ def observed_mask(hidden: str, shape: Any, seed: int = 0) -> np.ndarray:
             "shape: expected (height, width, channels) or (B, height, width, channels), got "
             f"{shape}."
         )
-    _check_seed(seed)
+    _support.check_int("seed", seed, 0)
     height, width = shape[-3:-1]
     if hidden in _HALVES:
         rows, columns = np.arange(height)[:, np.newaxis], np.arange(width)
@@ -65,11 +65,6 @@ def observed_mask(hidden: str, shape: Any, seed: int = 0) -> np.ndarray:
     numbers = np.random.default_rng(seed).random((*shape[:-3], pixels))
     seen = numbers.argsort(-1).argsort(-1) >= count
     return np.repeat(seen.reshape(*shape[:-1], 1), shape[-1], -1)
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}.")
 
 
 def _fraction(hidden: Any) -> float:

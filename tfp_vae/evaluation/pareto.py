@@ -4,14 +4,19 @@ import math
 
 import numpy as np
 
-#: Above it an importance sampling estimate is not to be relied on (Vehtari et al. 2024).
-RELIABLE = 0.7
-
 _FEWEST = 5
 #: Of log-weights that differ by less only the rounding could be fitted.
 _FLAT = 1e-3
-#: Fits at once, so that the grid of `_fit` takes some 20 MB.
-_AT_ONCE = 256
+#: Numbers in the grid of `_fit` at once: 20 MB.
+_NUMBERS_AT_ONCE = 2_400_000
+
+
+def reliable_below(num_samples: int) -> float:
+    """``min(1 - 1 / log10(S), 0.7)``: up to this ``k`` an estimate of S samples can be relied on.
+
+    Source: Vehtari et al. 2024, arXiv:1507.02646, section 3.2.4.
+    """
+    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
 def tail_length(num_samples: int) -> int:
@@ -41,23 +46,32 @@ def pareto_k(largest: np.ndarray) -> np.ndarray:
     Source: Zhang & Stephens 2009, Technometrics 51:316, for the fit; Vehtari et al. 2024,
     arXiv:1507.02646, for its use.
     """
-    largest = np.asarray(largest, np.float64)
-    if largest.shape[1] <= _FEWEST:
+    largest = np.asarray(largest)
+    count = largest.shape[1] - 1
+    if count < _FEWEST:
         return np.full(len(largest), np.nan)
-    blocks = [largest[i : i + _AT_ONCE] for i in range(0, len(largest), _AT_ONCE)]
-    return np.concatenate([_fit(block) for block in blocks])
+    # Log-densities of many pixels are large numbers, and so is their rounding.
+    flat = np.maximum(_FLAT, 8 * np.spacing(np.abs(largest[:, 0]))).astype(np.float64)
+    largest = largest.astype(np.float64)
+    size = max(1, _NUMBERS_AT_ONCE // (count * _points(count)))
+    starts = range(0, len(largest), size)
+    return np.concatenate([_fit(largest[i : i + size], flat[i : i + size]) for i in starts])
 
 
-def _fit(largest: np.ndarray) -> np.ndarray:
+def _points(count: int) -> int:
+    return 30 + math.floor(math.sqrt(count))
+
+
+def _fit(largest: np.ndarray, flat_below: np.ndarray) -> np.ndarray:
     log_w, threshold = largest[:, -2::-1], largest[:, -1:]  # rising
     # Relative to the largest weight, without the difference of two nearly equal exponentials.
     x = np.exp(log_w - log_w[:, -1:]) * -np.expm1(threshold - log_w)
     count = x.shape[1]
     quartile = x[:, math.floor(count / 4 + 0.5) - 1]
-    flat = log_w[:, -1] - threshold[:, 0] < _FLAT
+    flat = log_w[:, -1] - threshold[:, 0] < flat_below
     steep = ~flat & (quartile <= 0)
     x = x[~(flat | steep)]
-    points = 30 + math.floor(math.sqrt(count))
+    points = _points(count)
     steps = 1 - np.sqrt(points / (np.arange(points) + 0.5))
     b = 1 / x[:, -1:] + steps / (3 * quartile[~(flat | steep), None])  # (B, points)
     k = np.mean(np.log1p(-b[..., None] * x[:, None]), -1)

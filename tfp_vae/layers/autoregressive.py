@@ -159,16 +159,22 @@ def alternating_networks(
     last one. Turning the order of a network around costs nothing, unlike permuting the coordinates
     between the steps.
     """
+    num_flows = _support.check_positive_int("num_flows", num_flows)
+    # Spawned, not counted up: else the second network of one flow would begin like the first one
+    # of a flow with the next seed.
+    seeds: list[int | None] = [None] * num_flows
+    if seed is not None:
+        seeds = [int(each) for each in np.random.SeedSequence(seed).generate_state(num_flows)]
     return [
         AutoregressiveNetwork(
             event_size,
             units,
             context_size,
             right_to_left=i % 2 == 1,
-            seed=None if seed is None else seed + i,
+            seed=seeds[i],
             dtype=dtype,
         )
-        for i in range(_support.check_positive_int("num_flows", num_flows))
+        for i in range(num_flows)
     ]
 
 

@@ -49,6 +49,9 @@ class FlowDistribution(_TransformedDistribution):
             value.set_shape(tf.broadcast_static_shape(got, batch) + self.event_shape)
         return super()._log_prob(value, **kwargs)
 
+    #: Mean and standard deviation are of few draws: who needs better ones draws more.
+    approximate_moments = True
+
     def _moments(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance, both of shape (*batch, d)."""
         size = self.event_shape[0]

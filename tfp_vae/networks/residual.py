@@ -210,11 +210,11 @@ def _stages(filters: Sequence[int], blocks: Sequence[int]) -> list[tuple[int, in
             "blocks: expected a number for each stage, of which there is at least one, got "
             f"filters = {filters!r} and blocks = {blocks!r}."
         )
-    for count in blocks:
-        if count != 0:
-            _support.check_positive_int("blocks", count)
     return [
-        (_support.check_positive_int("filters", width), int(count))
+        (
+            _support.check_positive_int("filters", width),
+            _support.check_int("blocks", count, 0),
+        )
         for width, count in zip(filters, blocks, strict=True)
     ]
 

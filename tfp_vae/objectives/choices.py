@@ -191,7 +191,7 @@ class ELBO(Objective):
             parts = functions.kl_per_dimension(terms.posterior, terms.prior, z)
             kl = functions.free_bits(parts, self.free_bits)
         value = functions.elbo(terms.log_likelihood, kl, terms.kl_weight)
-        return value if self.num_samples == 1 else tf.reduce_mean(value, 0)
+        return value if value.shape.rank == 1 else tf.reduce_mean(value, 0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "free_bits": self.free_bits}
@@ -240,6 +240,8 @@ class IWAE(Objective):
         else:
             kl = terms.path_kl()
         log_w = functions.elbo(terms.log_likelihood, kl, terms.kl_weight)
+        if log_w.shape.rank == 1:  # one draw of a model that was not called for training
+            log_w = log_w[tf.newaxis]
         if standard:
             return functions.importance_weighted_bound(log_w)
         return functions.doubly_reparameterized_bound(log_w, terms.draws.scale)

@@ -86,7 +86,7 @@ def elbo(reconstruction: tf.Tensor, kl: tf.Tensor, kl_weight: float | tf.Tensor 
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3; Higgins et al. 2017.
     """
-    return reconstruction - kl_weight * kl
+    return reconstruction - tf.cast(kl_weight, kl.dtype) * kl
 
 
 def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:

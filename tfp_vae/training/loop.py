@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfp_vae import callbacks, datasets
+from tfp_vae import callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
 from tfp_vae.training.folder import Run, RunError, describe, locked
@@ -334,15 +334,14 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     seed = run.recipe.seed
     images = x_test[:_LIKELIHOOD_IMAGES]
     say(f"likelihood of {len(images)} test images, {_LIKELIHOOD_SAMPLES} importance samples each:")
-    log_likelihood = np.asarray(
-        vae.log_likelihood(images, _LIKELIHOOD_SAMPLES, seed, verbose="auto" if say is print else 0)
+    likelihood = evaluation.importance_sampling(
+        vae, images, _LIKELIHOOD_SAMPLES, seed, verbose="auto" if say is print else 0
     )
     best = progress.best_epoch - 1
     tested = {
         name: values[best] for name, values in progress.history.items() if name[:5] == "test_"
     }
     trained = sum(progress.history["seconds"])
-    several = len(log_likelihood) > 1
     metrics = {
         "recipe": run.recipe.name,
         "remark": run.recipe.remark,
@@ -357,10 +356,9 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "validation_elbo": progress.history["val_elbo"][best],
         **tested,
         "last_test_elbo": progress.history["test_elbo"][-1],
-        "log_likelihood": float(log_likelihood.mean()),
-        "log_likelihood_standard_error": (
-            float(log_likelihood.std(ddof=1) / math.sqrt(len(images))) if several else None
-        ),
+        "log_likelihood": likelihood.mean_log_likelihood.mean,
+        "log_likelihood_standard_error": likelihood.mean_log_likelihood.standard_error,
+        "log_likelihood_monte_carlo_error": likelihood.monte_carlo_error,
         "log_likelihood_images": len(images),
         "log_likelihood_importance_samples": _LIKELIHOOD_SAMPLES,
         "parameters": int(vae.count_params()),

@@ -125,14 +125,14 @@ class VAE(Trainer):
         return self._decode(z, training=False)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tfd.Distribution:
-        """``p(x|z)`` with one ``z ~ q(z|x)``.
+        """``p(x|z)`` with one ``z ~ q(z|x)``; for training with all that the objective draws.
 
         The result carries where it came from: ``.posterior`` is ``q(z|x)``, ``.z`` the draw.
         """
         images.check_specification(x, self.image_shape)
         posterior = self._encode(x, training)
         seed = _support.stateless_seed(None, self.seed_generator)
-        draws = self._draws(posterior, seed)
+        draws = self._draws(posterior, seed, training)
         likelihood = self._decode(draws.z, training)
         # As attributes of the result, so that `compute_loss`, which Keras hands nothing but this
         # result, need not encode again.

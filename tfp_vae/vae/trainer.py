@@ -1,9 +1,7 @@
 """The Keras side of a `VAE`: `compile`, `fit`, `evaluate`, `predict` and their steps."""
 
 import abc
-import contextlib
 import contextvars
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -21,18 +19,9 @@ _STEPS_PER_EXECUTION = 10
 _ONE_DRAW = objectives.ELBO()
 
 # A variable of the context, not of the model: replicas trace their steps in threads of their own.
-_in_step_of: contextvars.ContextVar[Any] = contextvars.ContextVar(
-    "tfp_vae_in_step_of", default=None
+_in_test_step_of: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "tfp_vae_in_test_step_of", default=None
 )
-
-
-@contextlib.contextmanager
-def _step_of(model: "Trainer") -> Iterator[None]:
-    token = _in_step_of.set(model)
-    try:
-        yield
-    finally:
-        _in_step_of.reset(token)
 
 
 class Trainer(keras.Model, abc.ABC):
@@ -219,18 +208,19 @@ class Trainer(keras.Model, abc.ABC):
             return weight(self.optimizer.iterations)
         return self.kl_weight
 
-    def _draws(self, posterior: tfd.Distribution, seed: tf.Tensor) -> objectives.Draws:
-        """What `call` decodes: the objective's draws in a step of Keras, else one."""
-        objective = self.objective if _in_step_of.get() is self else _ONE_DRAW
-        return objective.draw(posterior, seed)
-
-    def train_step(self, data: Any) -> Any:
-        with _step_of(self):
-            return super().train_step(data)
+    def _draws(
+        self, posterior: tfd.Distribution, seed: tf.Tensor, training: bool | None
+    ) -> objectives.Draws:
+        """What `call` decodes: the objective's draws for training and in `evaluate`, else one."""
+        chosen = bool(training) or _in_test_step_of.get() is self
+        return (self.objective if chosen else _ONE_DRAW).draw(posterior, seed)
 
     def test_step(self, data: Any) -> Any:
-        with _step_of(self):
+        token = _in_test_step_of.set(self)
+        try:
             return super().test_step(data)
+        finally:
+            _in_test_step_of.reset(token)
 
     def fit(
         self,
