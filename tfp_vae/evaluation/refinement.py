@@ -76,7 +76,7 @@ def amortization_gap(
     ``gap = max_q* ELBO(x; q*) - ELBO(x; q(z|x))``
 
     with ``q*`` a diagonal normal for each image, found by Adam on its own ELBO from the encoder's
-    mean and standard deviation (Cremer et al. 2018, arXiv:1801.03558, eq. 4 and section 3.2). Both
+    mean and standard deviation (Cremer et al. 2018, arXiv:1801.03558). Both
     ELBOs are then taken at fresh draws, made of the same noise where both posteriors are diagonal
     normals. What ``q*`` still lacks to `importance_sampling`'s ``log p(x)`` is the approximation
     gap. The gap of a posterior of another family may be negative: it can beat any diagonal normal.

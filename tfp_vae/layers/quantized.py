@@ -123,7 +123,7 @@ class IndependentQuantizedLogistic(_ImageDistribution):
     the mass of its bin:
     ``P(x_i) = F((x_i + 1/510 - m_i) / s_i) - F((x_i - 1/510 - m_i) / s_i)``, ``F`` the logistic
     function, the first and the last bin open to the outside (Kingma et al. 2016,
-    arXiv:1606.04934, section 5). A probability of 8-bit pixels in nats; divided by
+    arXiv:1606.04934). A probability of 8-bit pixels in nats; divided by
     ``log(2) * prod(event_shape)`` and negated it is bits per dimension.
 
     The first half of the parameters are the locations, shifted by 1/2 so that zero is a grey
@@ -168,7 +168,7 @@ class IndependentQuantizedLogisticMixture(_NamedDistribution):
     ``P(x_i) = sum_k pi_ik Q(x_i; m_ik, s_ik)``, ``Q`` the quantized logistic of
     `IndependentQuantizedLogistic`, which is the case ``K = 1``; ``pi_i = softmax(logits_i)``
     (Salimans et al. 2017, arXiv:1701.05517, section 2.1, there with one choice of ``k`` for the
-    three colours of a pixel; here each number of the image has its own). Nats, as there.
+    three colours of a pixel; here each number of the image has its own). In nats.
 
     The first third of the parameters are the logits, then come the locations and the logarithms
     of ``5 s``; each third is ``K`` images, one for each component. The locations are shifted by

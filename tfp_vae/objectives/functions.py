@@ -219,7 +219,7 @@ def doubly_reparameterized_bound(log_w: tf.Tensor, scale: GradientScale | None) 
             they are computed from ``scale(z)``, where ``z`` are the draws, shape (S, B, d).
         scale: the one that the draws went through; its factor is set here.
 
-    Source: Tucker et al. 2019, arXiv:1810.04152, eq. 8; Roeder et al. 2017, arXiv:1703.09194.
+    Source: Tucker et al. 2019, arXiv:1810.04152; Roeder et al. 2017, arXiv:1703.09194.
     """
     weights = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))
     if scale is not None:
