@@ -127,8 +127,9 @@ def compared(vae, normal, strange: dict, left_out: int, args: argparse.Namespace
         vae, everything, calibration, num_samples=args.samples, seed=args.seed
     )
     ends = np.cumsum([len(fresh), *map(len, strange.values())])[:-1]
+    parts = (scores.log_likelihood, scores.p_value, scores.two_sided_p_value)
     (normal_log_p, *log_p), (normal_p, *p), (normal_both, *both) = (
-        np.split(part, ends) for part in scores
+        np.split(part, ends) for part in parts
     )
     rows = []
     for name, its_log_p, its_p, its_both in zip(strange, log_p, p, both, strict=True):

@@ -309,6 +309,31 @@ def test_interrupt_keeps_the_epochs_and_exits_130(images, tmp_path, start):
     assert resumed.epochs_done == done + 1
 
 
+def test_an_epoch_of_two_passes_goes_on_with_the_third(images, tmp_path, monkeypatch):
+    run = training.train(recipe(images, epochs=1, passes=2), tmp_path / "run", verbose=0)
+    assert int(run.load_model("last").optimizer.iterations) == 2 * 7  # 102 images in batches of 16
+
+    class SeenError(Exception):
+        """With the batches in it."""
+
+    def fit(self, batches, **options):
+        assert (options["initial_epoch"], options["epochs"]) == (1, 2)
+        raise SeenError(np.concatenate(list(batches)))
+
+    monkeypatch.setattr("tfp_vae.VAE.fit", fit)
+    with pytest.raises(SeenError) as seen:
+        training.resume(run.folder, epochs=2, verbose=0)
+    parts = training.loop.split(run.load_data(), run.recipe)
+    expected = [
+        batch
+        for number in (2, 3)
+        for batch in datasets.pipeline(
+            parts.train, batch_size=16, binarization="dynamic", seed=0, initial_epoch=number
+        ).take(7)
+    ]
+    np.testing.assert_array_equal(seen.value.args[0], np.concatenate(expected))
+
+
 # --------------------------------------------------------------------- what goes wrong
 
 

@@ -43,7 +43,9 @@ class Recipe:
             learning rate may be a schedule, ``{"schedule": NAME, ...}``: a class of
             `keras.optimizers.schedules` and its arguments.
         batch_size: images in a step.
-        epochs: passes over the training images.
+        epochs: how many times a look at the model follows: its figures, a picture, its files.
+        passes: over the training images in each epoch. More than one for small networks, whose
+            passes take less time than the look.
         seed: of weights, order, draws and the choice of validation images.
         validation_images: how many training images, at most a tenth of them, are held out to
             choose the best epoch, by their loss. Nothing is chosen by the test images.
@@ -68,6 +70,7 @@ class Recipe:
     optimizer: Mapping[str, Any]
     batch_size: int
     epochs: int
+    passes: int = 1
     seed: int = 0
     validation_images: int = 1000
     epoch_picture: str = "samples"
@@ -176,7 +179,7 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
 
 
 _LOWEST = dict.fromkeys(
-    ("latent_dim", "batch_size", "epochs", "manifold_cells", "validation_images"), 1
+    ("latent_dim", "batch_size", "epochs", "passes", "manifold_cells", "validation_images"), 1
 )
 _KINDS: dict[Any, str] = {
     Mapping: "a table",
@@ -213,6 +216,31 @@ _DENSE: dict[str, Any] = {
     "optimizer": {"name": "Adam", "learning_rate": 1e-3},
     "batch_size": 100,
     "epochs": 50,
+}
+
+
+def _falling_rate(learning_rate: float, passes: int) -> dict[str, Any]:
+    """Adam, the learning rate falling to 0 as a cosine over so many passes of 590 steps."""
+    schedule = {
+        "schedule": "CosineDecay",
+        "initial_learning_rate": learning_rate,
+        "decay_steps": 590 * passes,  # batches of 100 of the 59,000 that are not for validation
+    }
+    return {"optimizer": {"name": "Adam", "learning_rate": schedule}}
+
+
+# Burda et al. 2016, arXiv:1509.00519, one stochastic layer.
+_IWAE_PAPER: dict[str, Any] = {
+    "dataset": "mnist",
+    "binarization": "dynamic",
+    "latent_dim": 50,
+    "encoder": {"network": "dense_encoder", "units": [200, 200], "activation": "tanh"},
+    "decoder": {"network": "dense_decoder", "units": [200, 200], "activation": "tanh"},
+    "use_exact_kl": True,
+    **_falling_rate(1e-3, 2000),
+    "batch_size": 100,
+    "epochs": 100,
+    "passes": 20,
 }
 _GREY = (
     "The Bernoulli formula of grey pixels is a cross-entropy and no density: compare its figures "
@@ -374,6 +402,17 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
                     "decoder": {"network": "conv_decoder", "likelihood": "quantized_logistic"},
                     "epochs": 50,
                 },
+            ),
+            Recipe(
+                name="iwae-paper-vae",
+                summary="the IWAE paper's dense network, 50 latents, dynamic MNIST, its VAE",
+                **_IWAE_PAPER,
+            ),
+            Recipe(
+                name="iwae-paper-iwae-50",
+                summary="the same network trained by the bound of 50 importance samples",
+                objective={"name": "IWAE", "num_samples": 50, "gradient": "dreg"},
+                **{**_IWAE_PAPER, **_falling_rate(1e-3, 400), "epochs": 40, "passes": 10},
             ),
         )
     }

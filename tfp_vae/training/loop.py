@@ -159,8 +159,8 @@ def _continue(
             batch_size=recipe.batch_size,
             binarization=recipe.binarization,
             seed=recipe.seed,
-            initial_epoch=progress.epoch,
-        )
+            initial_epoch=progress.epoch * recipe.passes,
+        ).repeat(recipe.passes)
         own = [keeper.timer, keeper]
         vae.fit(
             train_batches,
@@ -299,7 +299,7 @@ class Keeper(keras.callbacks.Callback):
             f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
             f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
             f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}, {seconds:.1f} s, "
-            f"{len(self.parts.train) / seconds:,.0f} images/s",
+            f"{len(self.parts.train) * self.run.recipe.passes / seconds:,.0f} images/s",
             flush=True,
         )
 
