@@ -1,8 +1,9 @@
 """What all networks share: their first and last layers, and the checks of their arguments."""
 
+import contextlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -55,20 +56,29 @@ def posterior_head(
     regularizer = None
     if prior is not None:
         regularizer = layers.KLDivergenceRegularizer(prior, use_exact_kl, kl_weight)
-    layer = _layer("posterior", POSTERIORS, posterior, latent_dim, activity_regularizer=regularizer)
-    return [keras.layers.Dense(layer.input_size, name="parameters"), layer]
+    cls, arguments = _looked_up("posterior", POSTERIORS, posterior)
+    of_size = inspect.signature(cls.params_size).parameters
+    size_arguments = {key: value for key, value in arguments.items() if key in of_size}
+    with _naming("posterior", posterior):
+        # In their order: Keras hands out seeds to layers as they are made, and a model's first
+        # weights shall not depend on which of its last two layers that is.
+        dense = keras.layers.Dense(cls.params_size(latent_dim, **size_arguments), name="parameters")
+        layer = cls(latent_dim, name="posterior", activity_regularizer=regularizer, **arguments)
+    return [dense, layer]
 
 
 def likelihood_head(
     likelihood: Spec, image_shape: tuple[int, int, int]
 ) -> tuple[layers.DistributionLambda, int]:
     """The likelihood's layer, and how many parameters it takes for each number in the image."""
-    layer = _layer("likelihood", LIKELIHOODS, likelihood, image_shape)
+    cls, arguments = _looked_up("likelihood", LIKELIHOODS, likelihood)
+    with _naming("likelihood", likelihood):
+        layer = cls(image_shape, name="likelihood", **arguments)
     return layer, layer.input_size // math.prod(image_shape)
 
 
-def _layer(kind: str, known: Mapping[str, Any], spec: Spec, event: Any, **given: Any) -> Any:
-    """The layer that `spec` names."""
+def _looked_up(kind: str, known: Mapping[str, Any], spec: Spec) -> tuple[Any, dict[str, Any]]:
+    """The class that `spec` names, and the arguments for it."""
     arguments = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = arguments.pop("name", None)
     if name not in list(known):  # a list: what cannot be hashed is no name either
@@ -81,9 +91,16 @@ def _layer(kind: str, known: Mapping[str, Any], spec: Spec, event: Any, **given:
                 f"{kind}: expected arguments of {name!r} among {', '.join(allowed)}, got "
                 f"{argument!r}."
             )
+    return cls, arguments
+
+
+@contextlib.contextmanager
+def _naming(kind: str, spec: Spec) -> Iterator[None]:
+    """Errors inside name the part that they are about."""
     try:
-        return cls(event, name=kind, **arguments, **given)
+        yield
     except (TypeError, ValueError) as error:
+        name = spec.get("name") if isinstance(spec, Mapping) else spec
         raise ValueError(f"{kind} {name!r}: {error}") from error
 
 
