@@ -225,7 +225,7 @@ def test_fixed_scale_is_the_squared_error(rng):
     distribution = layers.IndependentNormalFixedScale(5, scale=0.3)(tf.constant(loc))
     expected = scipy.stats.norm(loc, 0.3).logpdf(x).sum(-1)
     np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=1e-4)
-    with pytest.raises(ValueError, match="scale: expected a number above 0, got 0"):
+    with pytest.raises(ValueError, match="scale: expected a finite number above 0, got 0"):
         layers.IndependentNormalFixedScale(5, scale=0)
 
 

@@ -3,6 +3,8 @@
 Imports nothing else from the package.
 """
 
+import math
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -76,6 +78,15 @@ def check_int(name: str, value: Any, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
         raise ValueError(f"{name}: expected an integer of at least {at_least}, got {value!r}.")
     return int(value)
+
+
+def check_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """`value` as a finite `float` of at least 0, or above it, or a `ValueError` that names it."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and (value > 0 if positive else value >= 0)):
+        bound = "above 0" if positive else "of at least 0"
+        raise ValueError(f"{name}: expected a finite number {bound}, got {value!r}.")
+    return float(value)
 
 
 def check_mask(mask: Any, shape: Sequence[int]) -> np.ndarray:

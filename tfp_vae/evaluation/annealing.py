@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_vae import _support
 from tfp_vae.evaluation import common, marginals
 from tfp_vae.vae import VAE, chunks
 
@@ -89,7 +90,7 @@ def annealed_importance_sampling(
     x, seed = common.arguments(vae, x, seed, **counts, num_leapfrog_steps=num_leapfrog_steps)
     if start not in _STARTS:
         raise ValueError(f"start: expected one of {', '.join(_STARTS)}, got {start!r}.")
-    common.check_positive("step_size", step_size)
+    _support.check_number("step_size", step_size, positive=True)
 
     # The gradient holds about twice the memory of the densities alone.
     size = min(len(x), max(1, chunks.at_once(x) // (2 * num_chains)))

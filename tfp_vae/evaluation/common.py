@@ -104,17 +104,6 @@ def check_finite(first: int, **terms: Any) -> None:
             )
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Refuse what is no finite number above 0.
-
-    Raises:
-        ValueError: by that name.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}.")
-
-
 def of_weights(
     log_sum: np.ndarray, log_squares: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

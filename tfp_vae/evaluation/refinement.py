@@ -98,7 +98,7 @@ def amortization_gap(
     """
     counts = {"num_steps": num_steps, "num_samples": num_samples}
     x, seed = common.arguments(vae, x, seed, **counts)
-    common.check_positive("learning_rate", learning_rate)
+    _support.check_number("learning_rate", learning_rate, positive=True)
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
     def both(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -168,7 +168,7 @@ def rate_distortion(
     arXiv:2008.06653, for curves of one trained model.
     """
     x, seed = common.arguments(vae, x, seed, num_steps=num_steps, num_samples=num_samples)
-    common.check_positive("learning_rate", learning_rate)
+    _support.check_number("learning_rate", learning_rate, positive=True)
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
         raise ValueError(f"betas: expected finite numbers of at least 0, got {betas!r}.")

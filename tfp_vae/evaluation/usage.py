@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfp_vae import _support
 from tfp_vae.evaluation import common, marginals
 from tfp_vae.vae import VAE, chunks
 
@@ -75,8 +76,7 @@ def latent_usage(
             "latent_usage: expected at least 2 images and 2 samples, got "
             f"{len(x)} and {num_samples}."
         )
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"threshold: expected a number of at least 0, got {threshold!r}.")
+    _support.check_number("threshold", threshold)
     method = _kl_method(vae.encode(x[:1]), vae.prior())
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])

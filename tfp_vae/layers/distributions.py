@@ -339,10 +339,9 @@ class IndependentNormalFixedScale(_ImageDistribution):
         validate_args: bool = False,
         **kwargs: Any,
     ) -> None:
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale: expected a number above 0, got {scale!r}.")
+        scale = _support.check_number("scale", scale, positive=True)
         super().__init__(event_shape, convert_to_tensor_fn, validate_args, **kwargs)
-        self.scale = float(scale)
+        self.scale = scale
 
     @staticmethod
     def new(

@@ -1,6 +1,5 @@
 """The regularizer that adds the KL to the loss, once."""
 
-import math
 from typing import Any
 
 import keras
@@ -64,11 +63,9 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
             )
         if isinstance(distribution_b, tfd.Distribution):
             _support.check_constant(distribution_b)
-        if not (isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weight: expected a finite number of at least 0, got {weight!r}.")
         self.distribution_b = distribution_b
         self.use_exact_kl = bool(use_exact_kl)
-        self.weight = float(weight)
+        self.weight = _support.check_number("weight", weight)
         self.num_samples = _support.check_positive_int("num_samples", num_samples)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -11,7 +11,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
 from tfp_vae.objectives import functions
-from tfp_vae.objectives.schedules import WarmUp, check_weight
+from tfp_vae.objectives.schedules import WarmUp
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ class Objective(abc.ABC):
     ) -> None:
         self.num_samples = _support.check_positive_int("num_samples", num_samples)
         if kl_weight is not None and not isinstance(kl_weight, WarmUp):
-            kl_weight = check_weight("kl_weight", kl_weight)
+            kl_weight = _support.check_number("kl_weight", kl_weight)
         self.kl_weight = kl_weight
         if gradient not in self.GRADIENTS:
             raise ValueError(
@@ -167,7 +167,7 @@ class ELBO(Objective):
         gradient: str = "standard",
     ) -> None:
         super().__init__(num_samples, kl_weight, gradient)
-        self.free_bits = check_weight("free_bits", free_bits)
+        self.free_bits = _support.check_number("free_bits", free_bits)
         if self.free_bits and gradient == "stl":
             raise ValueError("free_bits: expected 0 with gradient='stl', got both.")
 

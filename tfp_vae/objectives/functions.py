@@ -104,10 +104,7 @@ def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
 
     Source: Kingma et al. 2016, arXiv:1606.04934, appendix C.8, with one dimension in each group.
     """
-    if not (math.isfinite(minimum) and minimum >= 0):
-        raise ValueError(
-            f"free_bits: expected a finite number of at least 0 nats, got {minimum!r}."
-        )
+    minimum = _support.check_number("free_bits", minimum)
     leading = list(range(kl.shape.rank - 1))
     used = tf.reduce_mean(kl, leading, keepdims=True) > minimum
     return tf.reduce_sum(tf.where(used, kl, tf.cast(minimum, kl.dtype)), -1)

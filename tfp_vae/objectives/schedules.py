@@ -1,7 +1,6 @@
 """How the weight of the KL rises while training."""
 
 import abc
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -24,7 +23,7 @@ class WarmUp(abc.ABC):
 
     def __init__(self, steps: int, final: float = 1.0) -> None:
         self.steps = _support.check_positive_int("steps", steps)
-        self.final = check_weight("final", final)
+        self.final = _support.check_number("final", final)
 
     @abc.abstractmethod
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
@@ -92,11 +91,3 @@ class CyclicalWarmUp(WarmUp):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "cycles": self.cycles, "rising": self.rising}
-
-
-def check_weight(name: str, weight: Any) -> float:
-    """`weight` as a float, if it is a finite number of at least 0."""
-    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not (number and math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {weight!r}.")
-    return float(weight)
