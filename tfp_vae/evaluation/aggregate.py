@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfp_vae.evaluation import common, marginals
+from tfp_vae.evaluation import common
 from tfp_vae.evaluation.decomposition import kl_decomposition
+from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 _ROWS_AT_ONCE = 1000

@@ -8,7 +8,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_vae import _support
-from tfp_vae.evaluation import common, marginals
+from tfp_vae.evaluation import common
+from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 _STARTS = ("prior", "posterior")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae.evaluation import common, marginals
+from tfp_vae.evaluation import common
+from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 # Densities of single dimensions held at once: 16 MB for each of the handful of copies TFP makes.

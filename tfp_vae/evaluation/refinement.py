@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support, objectives
-from tfp_vae.evaluation import common, marginals
+from tfp_vae.evaluation import common
+from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 # Each step draws pairs of opposite noise, in which whatever is linear in the noise cancels.

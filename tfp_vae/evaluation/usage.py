@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
-from tfp_vae.evaluation import common, marginals
+from tfp_vae.evaluation import common
+from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 _THRESHOLD = 0.01  # of Burda et al., in squared latent units

@@ -170,6 +170,13 @@ class _ImageDistribution(_NamedDistribution):
         return math.prod(_event_shape(event_shape))
 
 
+class _LocScaleDistribution(_ImageDistribution):
+    @staticmethod
+    def params_size(event_shape: Any = (), name: str | None = None) -> int:
+        """The number of parameters of one image: two for each pixel and channel."""
+        return 2 * math.prod(_event_shape(event_shape))
+
+
 def _reshape_event(params: tf.Tensor, event_shape: Any) -> tf.Tensor:
     """``(..., prod(event_shape))`` to ``(..., *event_shape)``, static where it can be."""
     event_shape = _event_shape(event_shape)
@@ -275,7 +282,7 @@ class IndependentContinuousBernoulli(_ImageDistribution):
 
 
 @_support.register
-class IndependentNormal(_ImageDistribution):
+class IndependentNormal(_LocScaleDistribution):
     """``params (..., 2 prod(event_shape)) -> independent Normal pixels``.
 
     The first half of the parameters are the means, ``softplus`` of the other half the standard
@@ -290,11 +297,6 @@ class IndependentNormal(_ImageDistribution):
     Raises:
         ValueError: a size below 1, or an input of another size.
     """
-
-    @staticmethod
-    def params_size(event_shape: Any = (), name: str | None = None) -> int:
-        """The number of parameters of one draw: a mean and a scale for each element."""
-        return 2 * math.prod(_event_shape(event_shape))
 
     @staticmethod
     def new(

@@ -11,8 +11,8 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support
 from tfp_vae.layers.distributions import (
     _event_shape,
-    _ImageDistribution,
     _independent,
+    _LocScaleDistribution,
     _NamedDistribution,
     _reshape_event,
 )
@@ -116,7 +116,7 @@ def _pixels(
 
 
 @_support.register
-class IndependentQuantizedLogistic(_ImageDistribution):
+class IndependentQuantizedLogistic(_LocScaleDistribution):
     """``params (..., 2 prod(event_shape)) -> independent 8-bit pixels`` ``0, 1/255, ..., 1``.
 
     A logistic distribution of location ``m`` and scale ``s``, of which each of the 256 levels gets
@@ -140,11 +140,6 @@ class IndependentQuantizedLogistic(_ImageDistribution):
     """
 
     unit_interval = True
-
-    @staticmethod
-    def params_size(event_shape: Any = (), name: str | None = None) -> int:
-        """The number of parameters of one image: a location and a scale for each number in it."""
-        return 2 * math.prod(_event_shape(event_shape))
 
     @staticmethod
     def new(

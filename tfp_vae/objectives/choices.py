@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -96,12 +97,14 @@ class Objective(abc.ABC):
     def __call__(self, terms: Terms) -> tf.Tensor:
         """The value for each image, shape (B,)."""
 
-    def check(self, posterior: Any, prior: tfd.Distribution, use_exact_kl: bool) -> None:
+    def check(
+        self, posterior: Any, prior: Callable[[], tfd.Distribution], use_exact_kl: bool
+    ) -> None:
         """Refuse a model that it cannot be computed for.
 
         Args:
             posterior: one ``q(z|x)`` of the model, `None` where it is not known before images come.
-            prior: ``p(z)``.
+            prior: a function that gives ``p(z)``, which may be costly to make.
             use_exact_kl: as in `Terms`.
         """
         del posterior, prior, use_exact_kl  # any model will do
@@ -171,16 +174,17 @@ class ELBO(Objective):
         if self.free_bits and gradient == "stl":
             raise ValueError("free_bits: expected 0 with gradient='stl', got both.")
 
-    def check(self, posterior: Any, prior: tfd.Distribution, use_exact_kl: bool) -> None:
+    def check(
+        self, posterior: Any, prior: Callable[[], tfd.Distribution], use_exact_kl: bool
+    ) -> None:
         if self.gradient == "stl" and use_exact_kl:
             raise ValueError(
                 "gradient: expected 'standard' with the exact KL, got 'stl', which replaces the "
                 "gradient of the Monte Carlo KL. Give the model use_exact_kl=False."
             )
         if self.free_bits and posterior is not None:
-            functions.kl_per_dimension(
-                posterior, prior, None if use_exact_kl else posterior.sample()
-            )
+            z = None if use_exact_kl else posterior.mean()
+            functions.kl_per_dimension(posterior, prior(), z)
 
     def __call__(self, terms: Terms) -> tf.Tensor:
         kl = terms.kl

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
+from tfp_vae.objectives import marginals
 
 
 def kl_divergence(
@@ -62,12 +63,8 @@ def kl_per_dimension(
 
 def _factors(name: str, distribution: tfd.Distribution) -> tfd.Distribution:
     """The distributions of the dimensions, as one of batch shape (..., d) and event shape ()."""
-    if isinstance(distribution, tfd.MultivariateNormalDiag):
-        return tfd.Normal(distribution.mean(), distribution.stddev())
-    if isinstance(distribution, tfd.Independent) and distribution.event_shape.rank == 1:
-        base = distribution.distribution
-        if base.event_shape.rank == 0:
-            return base
+    if marginals.is_product(distribution):
+        return marginals.marginals(distribution)
     raise NotImplementedError(
         f"{name}: expected a product over the latent dimensions, a MultivariateNormalDiag or a "
         f"tfd.Independent, got {type(distribution).__name__}: its KL has no parts by dimension."

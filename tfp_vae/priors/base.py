@@ -13,18 +13,20 @@ from tfp_vae import _support
 class Prior(keras.layers.Layer, abc.ABC):
     """A layer that owns ``p(z)``: ``prior()`` is the distribution, its weights are the layer's.
 
-    Subclasses define `distribution`, `event_shape` and `get_config`, and carry
-    ``@keras.saving.register_keras_serializable(package=...)``.
+    Subclasses set `latent_dim` or define `event_shape`, define `distribution` and `get_config`, and
+    carry ``@keras.saving.register_keras_serializable(package=...)``.
     """
+
+    latent_dim: int
 
     @abc.abstractmethod
     def distribution(self) -> tfd.Distribution:
         """``p(z)``, batch shape ()."""
 
     @property
-    @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one latent vector."""
+        return (self.latent_dim,)
 
     def bind(self, encoder: keras.Model) -> None:
         """What a `VAE` tells its prior when it is made; of use to one that needs the encoder.
@@ -64,10 +66,6 @@ class StandardNormal(Prior):
 
     def distribution(self) -> tfd.MultivariateNormalDiag:
         return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, self.variable_dtype), name="z")
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.latent_dim,)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "latent_dim": self.latent_dim}

@@ -72,10 +72,6 @@ class GaussianMixture(Prior):
             name="z",
         )
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.latent_dim,)
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -134,10 +130,6 @@ class AutoregressiveFlow(Prior):
             tfb.Chain([masked_flow(network) for network in self.networks]),
             name="z",
         )
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.latent_dim,)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -260,10 +252,6 @@ class VampPrior(Prior):
         assert self._posterior is not None
         with call_apart():
             return self._posterior(images)
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.latent_dim,)
 
     def get_config(self) -> dict[str, Any]:
         config = {

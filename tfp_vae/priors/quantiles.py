@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfp_vae.objectives import marginals
+
 
 def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int = 0) -> np.ndarray:
     """The quantiles of each latent dimension by itself, shape (len(probabilities), d).
@@ -19,13 +21,10 @@ def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int
         seed: integer seed of the draws.
     """
     probabilities = np.asarray(probabilities, tf.as_dtype(prior.dtype).as_numpy_dtype)
-    if isinstance(prior, tfd.Independent):
-        marginals = prior.distribution
-    elif isinstance(prior, tfd.MultivariateNormalLinearOperator):
-        marginals = tfd.Normal(prior.mean(), prior.stddev())
-    else:
-        # In pieces: TFP draws from every component of a mixture, and takes one of them.
-        seeds = tf.random.split(tf.constant([0, seed], tf.int32), 100)
-        draws = np.concatenate([prior.sample(1000, seed=one) for one in seeds])
-        return np.quantile(draws, probabilities, axis=0)
-    return marginals.quantile(probabilities[:, None]).numpy()
+    known = marginals.marginals(prior)
+    if known is not None and not isinstance(known, tfd.MixtureSameFamily):  # TFP has none of those
+        return known.quantile(probabilities[:, None]).numpy()
+    # In pieces: TFP draws from every component of a mixture, and takes one of them.
+    seeds = tf.random.split(tf.constant([0, seed], tf.int32), 100)
+    draws = np.concatenate([prior.sample(1000, seed=one) for one in seeds])
+    return np.quantile(draws, probabilities, axis=0)

@@ -93,7 +93,7 @@ class Trainer(keras.Model, abc.ABC):
                 f"kl_weight: expected it in one place, got {objective.kl_weight!r} in the "
                 f"objective and {weight} in the encoder's KLDivergenceRegularizer."
             )
-        objective.check(parts.example_posterior(self.encoder), self.prior(), self.use_exact_kl)
+        objective.check(parts.example_posterior(self.encoder), self.prior, self.use_exact_kl)
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             if kwargs.pop(name, None):
                 raise ValueError(
