@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 
 from tests.models import SHAPE, FactorAnalysis, inverse_softplus, small_vae
 from tfp_vae import VAE, evaluation, layers, priors
-from tfp_vae.evaluation.marginals import moments
 from tfp_vae.evaluation.pareto import pareto_k, reliable_below, tail_length
+from tfp_vae.objectives.marginals import moments
 
 tfd = tfp.distributions
 

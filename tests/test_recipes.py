@@ -16,6 +16,11 @@ ROWS = {
     "cvae-mnist-2d": {**CVAE, "parameters": (28_036, 41_953), "row": (2, 32, 10, 1e-4)},
     "cvae-mnist-2d-long": {**CVAE, "parameters": (28_036, 41_953), "row": (2, 100, 100, 1e-4)},
     "cvae-mnist-saved": {**CVAE, "parameters": (249_316, 117_217), "row": (50, 100, 100, 1e-4)},
+    "cvae-mnist-conditional": {
+        "images": (28, 28, 1), "classes": 10, "encoder": [(784,), (28, 28, 1), (28, 28, 2), (8,)],
+        "decoder": [(18,), (28, 28, 1)], "parameters": (63_824, 67_041),
+        "row": (8, 100, 10, 1e-3),
+    },
     "mlp-fashion-2d": {
         "images": (28, 28, 1), "encoder": [(256,), (4,)], "decoder": [(256,), (784,)],
         "parameters": (201_988, 202_256), "row": (2, 100, 50, 1e-3),
@@ -84,14 +89,14 @@ def test_recipe_is_its_row_and_trains(name):
         assert rate["decay_steps"] == steps
         rate = rate["initial_learning_rate"]
     assert (recipe.latent_dim, recipe.batch_size, recipe.epochs, rate) == row["row"]
-    vae = training.build(recipe, row["images"])
+    vae = training.build(recipe, row["images"], row.get("classes"))
     assert (vae.encoder.count_params(), vae.decoder.count_params()) == row["parameters"]
     for part in ("encoder", "decoder"):
         shapes = [tuple(layer.output.shape[1:]) for layer in getattr(vae, part).layers]
         assert is_subsequence(row[part], shapes), shapes
     x = np.random.default_rng(0).integers(0, 2, (8, *row["images"])).astype("float32")
     before = vae.get_weights()
-    history = vae.fit(x, batch_size=4, verbose=0).history
+    history = vae.fit(x, np.arange(8), batch_size=4, verbose=0).history
     assert np.isfinite([values[-1] for values in history.values()]).all()
     changed = [not np.array_equal(a, b) for a, b in zip(before, vae.get_weights(), strict=True)]
     assert np.mean(changed) > 0.9

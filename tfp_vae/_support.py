@@ -113,6 +113,26 @@ def check_mask(mask: Any, shape: Sequence[int]) -> np.ndarray:
     return np.broadcast_to(mask[..., np.newaxis] if plane else mask, shape)
 
 
+def split_labels(x: Any) -> tuple[Any, Any]:
+    """(images or latent vectors, labels); the labels are `None` where `x` is no pair."""
+    return x if isinstance(x, tuple) else (x, None)
+
+
+def count(x: Any) -> int:
+    """How many images there are in `x`, whether they have labels or not."""
+    return len(split_labels(x)[0])
+
+
+def take(x: Any, which: Any) -> Any:
+    """Those images of `x`, with their labels if they have any: a slice, or indices."""
+
+    def of(part: Any) -> Any:
+        indices = tf.is_tensor(part) and not isinstance(which, slice)
+        return tf.gather(part, which) if indices else part[which]
+
+    return tf.nest.map_structure(of, x)
+
+
 def flatten_leading(tensor: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Fold all dimensions before the last `event_ndims` into one.
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 __all__ = ["EpochReport", "EpochTimer", "ImageRecorder"]
 
@@ -68,7 +67,7 @@ class ImageRecorder(keras.callbacks.Callback):
     Args:
         latents: latent vectors, shape (n, d), or
         images: images, shape (n, height, width, channels), which are encoded, drawn once from the
-            posterior, and decoded.
+            posterior, and decoded. Of a conditional model either is a pair with labels.
         seed: integer seed of those posterior draws.
 
     Raises:
@@ -91,7 +90,7 @@ class ImageRecorder(keras.callbacks.Callback):
         if self.images is not None:
             means = self.model.reconstruct(self.images, seed=self.seed, sample=True)
         else:
-            means = self.model.decode(tf.convert_to_tensor(self.latents)).mean()
+            means = self.model.decode(self.latents).mean()
         self.frames.append(np.asarray(means))
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -39,6 +39,8 @@ class Recipe:
         objective: ``{"name": NAME, ...}``: a class of `objectives` and its arguments. The
             `kl_weight` among them may be a warm-up, ``{"name": "LinearWarmUp", "steps": 3000}``.
         prior: ``{"name": NAME, ...}``: a class of `priors` and its arguments.
+        conditional: whether encoder and decoder are told the class of each image, which the data
+            must have.
         optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers` and its arguments. The
             learning rate may be a schedule, ``{"schedule": NAME, ...}``: a class of
             `keras.optimizers.schedules` and its arguments.
@@ -67,6 +69,7 @@ class Recipe:
     kl_weight: float = 1.0
     objective: Mapping[str, Any] = _named("ELBO")
     prior: Mapping[str, Any] = _named("StandardNormal")
+    conditional: bool = False
     optimizer: Mapping[str, Any]
     batch_size: int
     epochs: int
@@ -191,7 +194,15 @@ _KINDS: dict[Any, str] = {
 }
 BINARIZATIONS = ("threshold", "dynamic", "none")
 EPOCH_PICTURES = ("samples", "reconstructions")
-PICTURES = ("manifold", "scatter", "reconstructions", "samples", "interpolation", "binarization")
+PICTURES = (
+    "manifold",
+    "scatter",
+    "reconstructions",
+    "samples",
+    "interpolation",
+    "binarization",
+    "classes",
+)
 
 _FLAT = ("manifold", "scatter", "reconstructions", "samples")  # of a latent plane
 
@@ -292,6 +303,18 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
                 epoch_picture="reconstructions",
                 pictures=(*_FLAT, "interpolation"),
                 **_CVAE,
+            ),
+            Recipe(
+                name="cvae-mnist-conditional",
+                summary="the same network told the class: digits of a chosen class, 8 latents",
+                latent_dim=8,
+                conditional=True,
+                pictures=("classes", "reconstructions"),
+                **{
+                    **_CVAE,
+                    "optimizer": {"name": "Adam", "learning_rate": 1e-3},
+                    "epochs": 10,
+                },
             ),
             Recipe(
                 name="cvae-mnist-saved",

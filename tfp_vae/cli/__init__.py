@@ -136,6 +136,9 @@ def _add_use(group: Any) -> None:
     command.add_argument("-n", type=_positive, default=16, help="how many (default: 16)")
     command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
     command.add_argument(
+        "--label", type=_seed, help="class, of a conditional model (default: all in turn)"
+    )
+    command.add_argument(
         "--draw", action="store_true", help="draws of p(x|z), not its means, which are smoother"
     )
     _add_out(command, "samples.png")

@@ -138,8 +138,8 @@ def _open(options: argparse.Namespace) -> tuple[Any, Any]:
     return load_model(options.model), None
 
 
-def _test_images(options: argparse.Namespace, run: Any) -> tuple[Any, Any]:
-    """The data, and its test images as the model takes them."""
+def _test_images(options: argparse.Namespace, run: Any, vae: Any) -> tuple[Any, Any]:
+    """The data, and its test images as the model takes them: with labels if it is conditional."""
     from tfp_vae import datasets
 
     if run is not None and options.dataset is None:
@@ -155,7 +155,13 @@ def _test_images(options: argparse.Namespace, run: Any) -> tuple[Any, Any]:
     count = getattr(options, "images", None)
     if count and count > len(images):
         raise ValueError(f"--images: expected at most the {len(images)} there are, got {count}.")
-    return data, images[:count]
+    if vae.num_classes is None:
+        return data, images[:count]
+    if data.y_test is None:
+        raise ValueError(
+            f"{data.name}: expected labels, which a conditional model needs, got none."
+        )
+    return data, (images[:count], data.y_test[:count])
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -164,7 +170,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from tfp_vae import evaluation
 
     vae, run = _open(options)
-    data, x = _test_images(options, run)
+    data, x = _test_images(options, run, vae)
     elbo = evaluation.Estimate.of(vae.elbo(x, seed=options.seed))
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         found = evaluation.importance_sampling(
@@ -172,7 +178,7 @@ def evaluate(options: argparse.Namespace) -> None:
         )
     result = {
         "dataset": data.name,
-        "images": len(x),
+        "images": len(found.log_likelihood),
         "binarization": options.binarization,
         "seed": options.seed,
         "elbo": elbo.mean,
@@ -190,8 +196,13 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def sample(options: argparse.Namespace) -> None:
+    import numpy as np
+
     vae, _ = _open(options)
-    images = vae.sample(options.n, seed=options.seed, mean=not options.draw)
+    labels = options.label
+    if labels is None and vae.num_classes is not None:
+        labels = np.arange(options.n) % vae.num_classes
+    images = vae.sample(options.n, seed=options.seed, mean=not options.draw, labels=labels)
     _write_images(options, images)
 
 
@@ -199,10 +210,10 @@ def reconstruct(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
     vae, run = _open(options)
-    _, x = _test_images(options, run)
+    _, x = _test_images(options, run, vae)
     figure = None
     if options.out.suffix != ".npy":
-        figure = plotting.reconstructions(vae, x, len(x))
+        figure = plotting.reconstructions(vae, x, options.images)
     _write_images(options, vae.reconstruct(x), figure)
 
 
@@ -210,7 +221,7 @@ def interpolate(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
     vae, run = _open(options)
-    _, x = _test_images(options, run)
+    _, x = _test_images(options, run, vae)
     for name, index in (("--from", options.start), ("--to", options.end)):
         if index >= len(x):
             raise ValueError(f"{name}: expected an image below {len(x)}, got {index}.")
@@ -238,14 +249,18 @@ def _write_images(options: argparse.Namespace, images: Any, figure: Any = None) 
 def encode(options: argparse.Namespace) -> None:
     import numpy as np
 
+    from tfp_vae import _support
+
     if options.out.suffix not in (".csv", ".npz"):
         raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
     vae, run = _open(options)
-    data, x = _test_images(options, run)
-    pieces = [vae.encode(x[i : i + 1000]) for i in range(0, len(x), 1000)]
+    data, x = _test_images(options, run, vae)
+    count = _support.count(x)
+    starts = range(0, count, 1000)
+    pieces = [vae.encode(_support.take(x, slice(i, i + 1000))) for i in starts]
     mean = np.concatenate([piece.mean().numpy() for piece in pieces])
     scale = np.concatenate([piece.stddev().numpy() for piece in pieces])
-    labels = None if data.y_test is None else data.y_test[: len(x)]
+    labels = None if data.y_test is None else data.y_test[:count]
     with _files.whole_file(options.out) as path:
         if path.suffix == ".npz":
             extra = {} if labels is None else {"label": labels}
@@ -257,7 +272,7 @@ def encode(options: argparse.Namespace) -> None:
                 names, columns = ["label", *names], np.column_stack([labels, columns])
             header, formats = ",".join(names), ["%.9g"] * len(names)
             np.savetxt(path, columns, formats, ",", header=header, comments="")
-    show({"written": str(options.out), "images": len(x), "latents": mean.shape[1]}, options.json)
+    show({"written": str(options.out), "images": count, "latents": mean.shape[1]}, options.json)
 
 
 def plot(options: argparse.Namespace) -> None:
@@ -295,8 +310,8 @@ def _figure(options: argparse.Namespace) -> Any:
 
     vae, run = _open(options)
     data = x = None
-    if options.picture not in ("manifold", "samples"):
-        data, x = _test_images(options, run)
+    if options.picture not in ("manifold", "samples", "classes"):
+        data, x = _test_images(options, run, vae)
     return pictures.draw(
         options.picture,
         vae,

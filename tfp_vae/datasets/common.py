@@ -41,6 +41,14 @@ class ImageData:
         height, width, channels = self.x_train.shape[1:]
         return height, width, channels
 
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes the labels have, `None` without labels."""
+        labels = [part for part in (self.y_train, self.y_test) if part is not None and len(part)]
+        if self.class_names is not None:
+            return len(self.class_names)
+        return 1 + max(int(part.max()) for part in labels) if labels else None
+
 
 def counts(data_train: np.ndarray, data_test: np.ndarray) -> str:
     """The two sizes, in words."""

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.evaluation.decomposition import kl_decomposition
 from tfp_vae.objectives import marginals
@@ -91,12 +92,12 @@ def aggregate_posterior(
     kl_seed, choice, moments_seed, draws_seed, null_seed = tf.unstack(tf.random.split(seed, 5))
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
-    def of_piece(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def of_piece(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         posterior = vae.encode(x)
         mean, variance, _ = marginals.moments(posterior, _MOMENT_SAMPLES, seed)
         return mean, variance, posterior.sample(seed=seed)
 
-    def of_images(x: tf.Tensor, seed: tf.Tensor) -> list[np.ndarray]:
+    def of_images(x: Any, seed: tf.Tensor) -> list[np.ndarray]:
         found = []
         for start, piece in chunks.pieces(x, chunks.at_once(x), 0):
             parts = of_piece(piece, tf.random.fold_in(seed, start))
@@ -107,8 +108,10 @@ def aggregate_posterior(
     prior = vae.prior()
     means, variances, _ = of_images(x, moments_seed)
     prior_mean, prior_variance, _ = marginals.moments(prior, _PRIOR_MOMENT_SAMPLES, moments_seed)
-    chosen = tf.random.stateless_uniform([num_draws], choice, maxval=len(x), dtype=tf.int32)
-    draws = of_images(tf.gather(x, chosen), draws_seed)[2]
+    chosen = tf.random.stateless_uniform(
+        [num_draws], choice, maxval=_support.count(x), dtype=tf.int32
+    )
+    draws = of_images(_support.take(x, chosen), draws_seed)[2]
     return AggregatePosterior(
         mean=means.mean(0),
         stddev=np.sqrt(variances.mean(0) + means.var(0)),

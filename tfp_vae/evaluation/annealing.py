@@ -94,21 +94,22 @@ def annealed_importance_sampling(
     _support.check_number("step_size", step_size, positive=True)
 
     # The gradient holds about twice the memory of the densities alone.
-    size = min(len(x), max(1, chunks.at_once(x) // (2 * num_chains)))
+    size = min(_support.count(x), max(1, chunks.at_once(x) // (2 * num_chains)))
     # TFP's loop takes no batch of unknown size: the last piece is filled up to that of the others.
-    spec = tf.TensorSpec([size, *x.shape[1:]], x.dtype)
+    spec = tf.nest.map_structure(lambda p: tf.TensorSpec([size, *p.shape[1:]], p.dtype), x)
 
     @tf.function(autograph=False, input_signature=[spec, common.SEED])
-    def anneal(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def anneal(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Log-weights, shape (C, B), and acceptance rates, shape (B,)."""
         first, moments_seed, chain_seed = tf.unstack(tf.random.split(seed, 3))
         posterior, prior = vae.encode(x), vae.prior()
+        x, decode = vae.given(x)
         _, variance, _ = marginals.moments(posterior, _MOMENT_SAMPLES, moments_seed)
         begin, shape = (prior, [num_chains, size]) if start == "prior" else (posterior, num_chains)
         _, log_w, results = tfp.mcmc.sample_annealed_importance_chain(
             num_steps,
             proposal_log_prob_fn=begin.log_prob,
-            target_log_prob_fn=lambda z: prior.log_prob(z) + vae.decode(z).log_prob(x),
+            target_log_prob_fn=lambda z: prior.log_prob(z) + decode(z).log_prob(x),
             current_state=begin.sample(shape, seed=first),
             make_kernel_fn=lambda target: _Fresh(
                 tfp.mcmc.HamiltonianMonteCarlo(
@@ -123,9 +124,10 @@ def annealed_importance_sampling(
 
     found = []
     for first, piece in chunks.pieces(x, size, verbose):
-        full = tf.gather(piece, np.minimum(np.arange(size), len(piece) - 1))
+        count = _support.count(piece)
+        full = _support.take(piece, np.minimum(np.arange(size), count - 1))
         parts = [
-            np.asarray(part, np.float64)[..., : len(piece)]
+            np.asarray(part, np.float64)[..., :count]
             for part in anneal(full, tf.random.fold_in(seed, first))
         ]
         common.check_finite(first, **{"log w": np.isfinite(parts[0]).all(0)})

@@ -53,12 +53,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The images as one checked batch, and the stateless seed.
+def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[Any, tf.Tensor]:
+    """The images as one checked batch, a pair with labels if there are any, and the stateless seed.
 
     Args:
         vae: the model.
-        x: images, shape (B, height, width, channels).
+        x: images, shape (B, height, width, channels), or of a conditional model ``(x, labels)``.
         seed: integer or stateless seed; `None` takes the model's own stream.
         **counts: arguments that must be integers of at least 1.
 
@@ -130,9 +130,9 @@ def joint_error(errors: np.ndarray) -> float:
     return float(np.sqrt(np.sum(errors**2)) / len(errors))
 
 
-def image_spec(x: tf.Tensor) -> tf.TensorSpec:
+def image_spec(x: Any) -> Any:
     """Of a batch of any size, so that a last, smaller one is not another trace."""
-    return tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+    return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x)
 
 
 SEED = tf.TensorSpec([2], tf.int32)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
@@ -76,14 +77,15 @@ def kl_decomposition(
     arXiv:1802.04942, eq. 2, for the other two.
     """
     x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
-    posterior, prior = vae.encode(x[:1]), vae.prior()
+    count = _support.count(x)
+    posterior, prior = vae.encode(_support.take(x, slice(1))), vae.prior()
     known = marginals.marginals(posterior) is not None
     product = known and marginals.is_product(prior)
     z, log_q_given_x, log_p, log_p_dims = _draw(vae, x, num_samples, seed, product)
     log_q, log_q_dims = _aggregate(vae, x, z, known, verbose)
 
     def over_images(values: np.ndarray) -> common.Estimate:
-        return common.Estimate.of(values.reshape(len(x), num_samples).mean(1))
+        return common.Estimate.of(values.reshape(count, num_samples).mean(1))
 
     unavailable = ""
     if not known:
@@ -97,7 +99,7 @@ def kl_decomposition(
         )
     of_dimensions = log_q_dims - log_p_dims if product else None
     return KLDecomposition(
-        num_images=len(x),
+        num_images=count,
         num_samples=int(num_samples),
         kl=over_images(log_q_given_x - log_p),
         mutual_information=over_images(log_q_given_x - log_q),
@@ -109,9 +111,7 @@ def kl_decomposition(
     )
 
 
-def _draw(
-    vae: VAE, x: tf.Tensor, num_samples: int, seed: tf.Tensor, product: bool
-) -> list[np.ndarray]:
+def _draw(vae: VAE, x: Any, num_samples: int, seed: tf.Tensor, product: bool) -> list[np.ndarray]:
     """Draws of each image's posterior, image by image, with their densities.
 
     Returns:
@@ -120,7 +120,7 @@ def _draw(
     """
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
-    def draw(x: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+    def draw(x: Any, seed: tf.Tensor) -> list[tf.Tensor]:
         posterior, prior = vae.encode(x), vae.prior()
         z = posterior.sample(num_samples, seed=seed)
         of_dims = marginals.marginals(prior).log_prob(z) if product else tf.zeros_like(z)
@@ -138,22 +138,23 @@ def _draw(
 
 
 def _aggregate(
-    vae: VAE, x: tf.Tensor, z: np.ndarray, known: bool, verbose: Any
+    vae: VAE, x: Any, z: np.ndarray, known: bool, verbose: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """``log q(z)``, shape (draws,), and ``log q(z_j)``, shape (draws, d), of the mixture over `x`.
 
     Without known marginals the second mean nothing.
     """
     count, d = z.shape
-    images_at_once = min(_IMAGES_AT_ONCE, chunks.at_once(x), len(x))
+    images_at_once = min(_IMAGES_AT_ONCE, chunks.at_once(x), _support.count(x))
     # A triangular solve spreads the matrix of each image over all draws.
-    numbers = images_at_once * d * (1 if marginals.is_product(vae.encode(x[:1])) else d)
+    product = marginals.is_product(vae.encode(_support.take(x, slice(1))))
+    numbers = images_at_once * d * (1 if product else d)
     draws_at_once = max(1, min(count, _DENSITIES_AT_ONCE // numbers))
     padding = -count % draws_at_once
     blocks = tf.reshape(np.pad(z, [(0, padding), (0, 0)], "edge"), [-1, draws_at_once, d])
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x)])
-    def log_sums(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def log_sums(x: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Over some of the mixture's components, at all draws."""
         posterior = vae.encode(x)
         of_dims = marginals.marginals(posterior)
@@ -178,4 +179,5 @@ def _aggregate(
         of_piece, dims_of_piece = (np.asarray(part) for part in log_sums(piece))
         joint = np.logaddexp(joint, of_piece.reshape(-1)[:count])
         dims = np.logaddexp(dims, dims_of_piece.reshape(-1, d)[:count])
-    return joint - math.log(len(x)), dims - math.log(len(x))
+    count = math.log(_support.count(x))
+    return joint - count, dims - count

@@ -102,11 +102,12 @@ def importance_sampling(
         autograph=False,
         input_signature=[common.image_spec(x), common.COUNT, common.COUNT, common.SEED],
     )
-    def fold(x: tf.Tensor, samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor) -> _Weights:
+    def fold(x: Any, samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor) -> _Weights:
         posterior, prior = vae.encode(x), vae.prior()
+        x, decode = vae.given(x)
 
         def add(state: _Weights, z: tf.Tensor) -> _Weights:
-            terms = vae.decode(z).log_prob(x), prior.log_prob(z), posterior.log_prob(z)
+            terms = decode(z).log_prob(x), prior.log_prob(z), posterior.log_prob(z)
             log_w = terms[0] + terms[1] - terms[2]
             finite = [tf.reduce_all(tf.math.is_finite(term), 0) for term in terms]
             candidates = tf.concat([state.largest, tf.transpose(log_w)], 1)
@@ -129,7 +130,7 @@ def importance_sampling(
 
     done = 0
 
-    def checked(x: tf.Tensor, *sizes_and_seed: tf.Tensor) -> _Weights:
+    def checked(x: Any, *sizes_and_seed: tf.Tensor) -> _Weights:
         nonlocal done
         weights = fold(x, *sizes_and_seed)
         finite = weights.finite.numpy()
@@ -142,7 +143,7 @@ def importance_sampling(
     log_likelihood, error, ess = common.of_weights(
         np.asarray(weights.log_sum), np.asarray(weights.log_squares), num_samples
     )
-    bits = -log_likelihood / (math.log(2) * math.prod(x.shape[1:]))
+    bits = -log_likelihood / (math.log(2) * math.prod(vae.given(x)[0].shape[1:]))
     k, limit = pareto.pareto_k(weights.largest.numpy()), pareto.reliable_below(num_samples)
     return ImportanceSampling(
         num_samples=int(num_samples),

@@ -102,9 +102,9 @@ def amortization_gap(
     _support.check_number("learning_rate", learning_rate, positive=True)
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
-    def both(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def both(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps, report = tf.unstack(tf.random.split(seed))
-        refined = _refined(vae, x, tf.ones([], x.dtype), num_steps, learning_rate, steps)
+        refined = _refined(vae, x, tf.ones([], vae.variable_dtype), num_steps, learning_rate, steps)
         elbos = []
         for posterior in (vae.encode(x), refined):
             distortion, rate = _measured(vae, posterior, x, num_samples, report)
@@ -176,9 +176,9 @@ def rate_distortion(
 
     @tf.function(
         autograph=False,
-        input_signature=[common.image_spec(x), tf.TensorSpec([], x.dtype), common.SEED],
+        input_signature=[common.image_spec(x), tf.TensorSpec([], vae.variable_dtype), common.SEED],
     )
-    def point(x: tf.Tensor, beta: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def point(x: Any, beta: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         steps, report = tf.unstack(tf.random.split(seed))
         posterior = _refined(vae, x, beta, num_steps, learning_rate, steps)
         return _measured(vae, posterior, x, num_samples, report)
@@ -186,7 +186,7 @@ def rate_distortion(
     found = []
     for start, piece in chunks.pieces(x, _images_at_once(x), verbose):
         piece_seed = tf.random.fold_in(seed, start)
-        points = [point(piece, tf.constant(b, x.dtype), piece_seed) for b in values]
+        points = [point(piece, tf.constant(b, vae.variable_dtype), piece_seed) for b in values]
         rows = np.asarray(points, np.float64)  # (betas, 2, images)
         common.check_finite(
             start, distortion=np.isfinite(rows[:, 0]).all(0), rate=np.isfinite(rows[:, 1]).all(0)
@@ -202,7 +202,7 @@ def rate_distortion(
     )
 
 
-def _images_at_once(x: tf.Tensor) -> int:
+def _images_at_once(x: Any) -> int:
     return max(1, chunks.at_once(x) // (2 * _PAIRS))
 
 
@@ -216,7 +216,7 @@ def _rate(posterior: tfd.Distribution, prior: tfd.Distribution, z: tf.Tensor) ->
 
 def _refined(
     vae: VAE,
-    x: tf.Tensor,
+    x: Any,
     beta: tf.Tensor,
     num_steps: int,
     learning_rate: float,
@@ -226,6 +226,7 @@ def _refined(
     first, noise = tf.unstack(tf.random.split(seed))
     loc, variance, _ = marginals.moments(vae.encode(x), _MOMENT_SAMPLES, first)
     stddev, prior = tf.sqrt(variance), vae.prior()
+    x, decode = vae.given(x)
 
     def posterior(theta: tf.Tensor) -> tfd.MultivariateNormalDiag:
         shift, log_factor = tf.split(theta, 2, -1)
@@ -238,7 +239,7 @@ def _refined(
             tape.watch(theta)
             q = posterior(theta)
             z = q.mean() + q.stddev() * tf.concat([half, -half], 0)
-            distortion = -tf.reduce_mean(vae.decode(z).log_prob(x), 0)
+            distortion = -tf.reduce_mean(decode(z).log_prob(x), 0)
             loss = tf.reduce_sum(distortion + beta * _rate(q, prior, z))
         return tape.gradient(loss, theta)
 
@@ -266,16 +267,17 @@ def _refined(
 
 
 def _measured(
-    vae: VAE, posterior: tfd.Distribution, x: tf.Tensor, num_samples: int, seed: tf.Tensor
+    vae: VAE, posterior: tfd.Distribution, x: Any, num_samples: int, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Distortion and rate of `posterior`, shapes (B,), at `num_samples` draws."""
     prior = vae.prior()
 
     def add(state: tuple[tf.Tensor, tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.cast(tf.shape(z)[0], z.dtype)
-        log_p = tf.reduce_sum(vae.decode(z).log_prob(x), 0)
+        log_p = tf.reduce_sum(decode(z).log_prob(x), 0)
         return state[0] - log_p, state[1] + count * _rate(posterior, prior, z)
 
+    x, decode = vae.given(x)
     zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
     chunk = tf.maximum(1, chunks.at_once(x) // tf.shape(x)[0])
     count = tf.constant(num_samples)

@@ -72,16 +72,17 @@ def latent_usage(
             or values that are not finite.
     """
     x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
-    if len(x) < 2 or num_samples < 2:
+    count = _support.count(x)
+    if count < 2 or num_samples < 2:
         raise ValueError(
             "latent_usage: expected at least 2 images and 2 samples, got "
-            f"{len(x)} and {num_samples}."
+            f"{count} and {num_samples}."
         )
     _support.check_number("threshold", threshold)
-    method = _kl_method(vae.encode(x[:1]), vae.prior())
+    method = _kl_method(vae.encode(_support.take(x, slice(1))), vae.prior())
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
-    def moments(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def moments(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """``E_q[z]``, the variance of its estimate, and the KLs: shapes (B, d)."""
         posterior = vae.encode(x)
         mean, variance, exact = marginals.moments(posterior, num_samples, seed)

@@ -1,8 +1,9 @@
 """Encoders and decoders: Keras models that end in a distribution layer.
 
-Shapes are (height, width, channels). Every function returns a built `keras.Sequential`.
+Shapes are (height, width, channels). Every function returns a built Keras model.
 """
 
+from tfp_vae.networks.conditional import conditional_decoder, conditional_encoder
 from tfp_vae.networks.conv import conv_decoder, conv_encoder
 from tfp_vae.networks.dense import dense_decoder, dense_encoder
 from tfp_vae.networks.layered import layered_decoder, layered_encoder
@@ -10,6 +11,8 @@ from tfp_vae.networks.residual import ResidualBlock, residual_decoder, residual_
 
 __all__ = [
     "ResidualBlock",
+    "conditional_decoder",
+    "conditional_encoder",
     "conv_decoder",
     "conv_encoder",
     "dense_decoder",

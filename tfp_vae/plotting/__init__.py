@@ -8,6 +8,7 @@ imageio are imported when a picture is drawn, not with the package.
 from tfp_vae.plotting.files import figure_to_array, save, write_image
 from tfp_vae.plotting.grids import (
     binarization,
+    classes,
     image_grid,
     imputations,
     interpolation,
@@ -19,6 +20,7 @@ from tfp_vae.plotting.training import history, training_gif
 
 __all__ = [
     "binarization",
+    "classes",
     "figure_to_array",
     "history",
     "image_grid",

@@ -95,6 +95,8 @@ def samples(
 ) -> "Figure":
     """Decoder means at draws from the prior: the mean of ``p(x|z)``, ``z ~ p(z)``.
 
+    A conditional model draws its classes in turn.
+
     Args:
         vae: a `VAE`, or images to show as they are, shape (N, height, width, channels).
         rows: of the grid.
@@ -110,8 +112,47 @@ def samples(
     )
     if hasattr(vae, "decode"):
         check_model(vae)
-        vae = vae.sample(count, seed=seed, mean=True)
+        classes = vae.num_classes
+        labels = None if classes is None else np.arange(count) % classes
+        vae = vae.sample(count, seed=seed, mean=True, labels=labels)
     return image_grid(vae, rows, columns, title=title)
+
+
+def classes(
+    vae: Any,
+    styles: int = 10,
+    *,
+    seed: Any = 0,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Classes by styles: decoder means of a conditional model, one ``z ~ p(z)`` in each row.
+
+    A row shows the mean of ``p(x|z, y)`` of every class ``y`` at the same ``z``: what the latent
+    variables hold where the class is given (Kingma et al. 2014, arXiv:1406.5298, figure 1).
+
+    Args:
+        vae: a conditional `VAE`.
+        styles: rows.
+        seed: of the draws of ``z``.
+        class_names: below the columns; by default the numbers of the classes.
+        title: by default none.
+
+    Raises:
+        ValueError: `styles` below 1, another number of names than classes, or a model without
+            labels.
+    """
+    check_model(vae)
+    count = vae.num_classes
+    if count is None:
+        raise ValueError("classes: expected a conditional model, got one without labels.")
+    _support.check_positive_int("styles", styles)
+    names = [str(name) for name in (range(count) if class_names is None else class_names)]
+    seed = _support.stateless_seed(seed, vae.seed_generator)
+    z = np.repeat(vae.prior().sample(styles, seed=seed)[:, np.newaxis], count, 1)
+    means = np.asarray(vae.decode((z, np.arange(count))).mean())
+    images = means.reshape(-1, *means.shape[2:])
+    return image_grid(images, styles, count, title=title, column_labels=names)
 
 
 def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) -> "Figure":
@@ -119,7 +160,8 @@ def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) 
 
     Args:
         vae: a `VAE`.
-        x: images, shape (B, height, width, channels); all of them if there are fewer than `n`.
+        x: images, shape (B, height, width, channels), or a pair of them and labels; all of them if
+            there are fewer than `n`.
         n: columns.
         title: by default none.
 
@@ -127,8 +169,9 @@ def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) 
         ValueError: no images, images of another shape or type, or `n` below 1.
     """
     check_model(vae)
-    x = np.asarray(x)[: _support.check_positive_int("n", n)]
-    both = np.concatenate([_displayable(x), _displayable(vae.reconstruct(x))])
+    x = _support.take(x, slice(_support.check_positive_int("n", n)))
+    images, _ = _support.split_labels(x)
+    both = np.concatenate([_displayable(images), _displayable(vae.reconstruct(x))])
     return image_grid(both, 2, title=title, row_labels=["original", "reconstruction"])
 
 

@@ -95,7 +95,7 @@ def latent_scatter(
 
     Args:
         vae: a `VAE`.
-        x: images, shape (B, height, width, channels).
+        x: images, shape (B, height, width, channels), or a pair of them and labels for the model.
         labels: the class of each image, shape (B,): integers, or names where no `class_names` are
             given.
         class_names: names of the classes 0, 1, ...; by default the labels themselves.
@@ -111,11 +111,12 @@ def latent_scatter(
     check_model(vae)
     batch_size = _support.check_positive_int("batch_size", batch_size)
     labels = np.asarray(labels)
-    if not len(x):
+    count = _support.count(x)
+    if not count:
         raise ValueError("x: expected at least one image, got none.")
-    if labels.shape != (len(x),):
+    if labels.shape != (count,):
         raise ValueError(
-            f"labels: expected one for each of the {len(x)} images, got the shape {labels.shape}."
+            f"labels: expected one for each of the {count} images, got the shape {labels.shape}."
         )
     if len(dims) != 2 or not all(0 <= dim < vae.latent_dim for dim in dims):
         raise ValueError(
@@ -123,8 +124,10 @@ def latent_scatter(
             f"0 to {vae.latent_dim - 1}, got {tuple(dims)}."
         )
     index, names = _classes(labels, class_names)
-    batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
-    means = np.concatenate([np.asarray(vae.encode(batch).mean()) for batch in batches])
+    batches = (slice(start, start + batch_size) for start in range(0, count, batch_size))
+    means = np.concatenate(
+        [np.asarray(vae.encode(_support.take(x, batch)).mean()) for batch in batches]
+    )
 
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm

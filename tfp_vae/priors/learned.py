@@ -215,6 +215,11 @@ class VampPrior(Prior):
 
     def bind(self, encoder: keras.Model) -> None:
         shape = getattr(encoder, "input_shape", None)
+        if isinstance(shape, list):
+            raise ValueError(
+                "VampPrior: expected an encoder of images alone, got one of images and labels, "
+                "which its pseudo-inputs do not have."
+            )
         if isinstance(shape, tuple) and tuple(shape[1:]) != self.image_shape:
             raise ValueError(
                 f"VampPrior: expected an encoder of images of shape {self.image_shape}, got one of "

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfp_vae import callbacks, datasets, evaluation
+from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
 from tfp_vae.training.folder import Run, RunError, describe, locked
@@ -122,7 +122,7 @@ def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
             f"{data.image_shape[2]}."
         )
     keras.utils.set_random_seed(recipe.seed)
-    vae = build(recipe, data.image_shape)
+    vae = build(recipe, data.image_shape, data.num_classes)
     vae.optimizer.build(vae.trainable_variables)  # its slots are part of the state from the start
     return vae
 
@@ -151,11 +151,11 @@ def _continue(
         # Figures of fewer epochs beside a model of more would be taken for its own.
         (run.folder / "metrics.json").unlink(missing_ok=True)
     recipe = run.recipe
-    say(f"validation: {len(parts.validation):,} of the training images are held out")
+    say(f"validation: {_support.count(parts.validation):,} of the training images are held out")
     if progress.epoch < epochs:
         say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         train_batches = datasets.pipeline(
-            parts.train,
+            *_support.split_labels(parts.train),
             batch_size=recipe.batch_size,
             binarization=recipe.binarization,
             seed=recipe.seed,
@@ -185,26 +185,31 @@ def _silent(*_: Any, **__: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The images of a run: in [0, 1], and not yet binarized."""
+    """The images of a run: in [0, 1], and not yet binarized.
+
+    Of a conditional recipe each part is a pair of images and labels.
+    """
 
     recipe: Recipe
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
+    train: Any
+    validation: Any
+    test: Any
 
-    def batches(self, images: np.ndarray) -> Any:
+    def batches(self, part: Any) -> Any:
         """For evaluation: in order, with one draw that never changes if the recipe draws."""
         return datasets.pipeline(
-            images,
+            *_support.split_labels(part),
             batch_size=500,
             binarization=self.recipe.binarization,
             training=False,
             seed=self.recipe.seed,
         )
 
-    def binarized(self, images: np.ndarray) -> np.ndarray:
-        """As `batches` has them, in one array."""
-        return datasets.binarize(images, self.recipe.binarization, seed=self.recipe.seed)
+    def binarized(self, part: Any) -> Any:
+        """As `batches` has them, in one array or a pair with labels."""
+        images, labels = _support.split_labels(part)
+        images = datasets.binarize(images, self.recipe.binarization, seed=self.recipe.seed)
+        return images if labels is None else (images, labels)
 
 
 def split(data: datasets.ImageData, recipe: Recipe) -> Parts:
@@ -219,11 +224,18 @@ def split(data: datasets.ImageData, recipe: Recipe) -> Parts:
     if not len(data.x_test):
         raise RunError(f"{data.name}: expected test images, got none.")
     order = np.random.default_rng(recipe.seed).permutation(count)
+    train: Any = data.x_train
+    test: Any = data.x_test
+    if recipe.conditional:
+        for name, labels in (("training", data.y_train), ("test", data.y_test)):
+            if labels is None:
+                raise RunError(f"{data.name}: expected {name} images with labels, got none.")
+        train, test = (train, data.y_train), (test, data.y_test)
     return Parts(
         recipe,
-        data.x_train[np.sort(order[held_out:])],
-        data.x_train[np.sort(order[:held_out])],
-        data.x_test,
+        _support.take(train, np.sort(order[held_out:])),
+        _support.take(train, np.sort(order[:held_out])),
+        test,
     )
 
 
@@ -247,7 +259,9 @@ class Keeper(keras.callbacks.Callback):
         super().__init__()
         self.run, self.progress, self.parts, self.say = run, progress, parts, say
         self.timer = callbacks.EpochTimer()
-        self.frames = pictures.EpochPictures(run, parts.binarized(parts.test[:16]))
+        self.frames = pictures.EpochPictures(
+            run, parts.binarized(_support.take(parts.test, slice(16)))
+        )
         self.test = parts.batches(parts.test)
 
     def publish(self, vae: VAE) -> None:
@@ -299,7 +313,7 @@ class Keeper(keras.callbacks.Callback):
             f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
             f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
             f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}, {seconds:.1f} s, "
-            f"{len(self.parts.train) * self.run.recipe.passes / seconds:,.0f} images/s",
+            f"{_support.count(self.parts.train) * self.run.recipe.passes / seconds:,.0f} images/s",
             flush=True,
         )
 
@@ -332,8 +346,9 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     written = pictures.write_final(run, vae, data, x_test, progress.history, say)
     drawing = keeper.frames.seconds + time.perf_counter() - start
     seed = run.recipe.seed
-    images = x_test[:_LIKELIHOOD_IMAGES]
-    say(f"likelihood of {len(images)} test images, {_LIKELIHOOD_SAMPLES} importance samples each:")
+    images = _support.take(x_test, slice(_LIKELIHOOD_IMAGES))
+    count = _support.count(images)
+    say(f"likelihood of {count} test images, {_LIKELIHOOD_SAMPLES} importance samples each:")
     likelihood = evaluation.importance_sampling(
         vae, images, _LIKELIHOOD_SAMPLES, seed, verbose="auto" if say is print else 0
     )
@@ -348,9 +363,9 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "dataset": data.name,
         "source": data.source,
         "binarization": run.recipe.binarization,
-        "training_images": len(parts.train),
-        "validation_images": len(parts.validation),
-        "test_images": len(parts.test),
+        "training_images": _support.count(parts.train),
+        "validation_images": _support.count(parts.validation),
+        "test_images": _support.count(parts.test),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "validation_elbo": progress.history["val_elbo"][best],
@@ -359,7 +374,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "log_likelihood": likelihood.mean_log_likelihood.mean,
         "log_likelihood_standard_error": likelihood.mean_log_likelihood.standard_error,
         "log_likelihood_monte_carlo_error": likelihood.monte_carlo_error,
-        "log_likelihood_images": len(images),
+        "log_likelihood_images": count,
         "log_likelihood_importance_samples": _LIKELIHOOD_SAMPLES,
         "parameters": int(vae.count_params()),
         "encoder_parameters": int(vae.encoder.count_params()),

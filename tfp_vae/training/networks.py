@@ -12,7 +12,7 @@ from tfp_vae.recipes import Recipe, RecipeError, check_known
 from tfp_vae.vae import VAE
 
 
-def build(recipe: Recipe, image_shape: Sequence[int]) -> VAE:
+def build(recipe: Recipe, image_shape: Sequence[int], num_classes: int | None = None) -> VAE:
     """The model of a recipe for images of that shape, compiled.
 
     Weights are drawn from Keras' global stream: call ``keras.utils.set_random_seed`` before, as
@@ -21,22 +21,28 @@ def build(recipe: Recipe, image_shape: Sequence[int]) -> VAE:
     Args:
         recipe: see `recipes.Recipe`.
         image_shape: (height, width, channels).
+        num_classes: of the images' labels, for a conditional recipe.
 
     Raises:
-        RecipeError: an unknown network or optimizer, or arguments that it does not take.
+        RecipeError: an unknown network or optimizer, arguments that it does not take, or a
+            conditional recipe without classes.
         ValueError: networks that cannot serve this image shape.
     """
+    if recipe.conditional and num_classes is None:
+        raise RecipeError("conditional: expected images with labels, got none.")
+    classes = num_classes if recipe.conditional else None
     prior = _prior(recipe, image_shape)
     encoder = _network(
         "encoder",
         recipe.encoder,
         image_shape,
         recipe.latent_dim,
+        classes,
         prior=prior,
         use_exact_kl=recipe.use_exact_kl,
         kl_weight=recipe.kl_weight,
     )
-    decoder = _network("decoder", recipe.decoder, image_shape, recipe.latent_dim)
+    decoder = _network("decoder", recipe.decoder, image_shape, recipe.latent_dim, classes)
     vae = VAE(encoder, decoder, prior, seed=recipe.seed)
     vae.compile(_optimizer(recipe.optimizer), _objective(recipe.objective))
     return vae
@@ -57,15 +63,29 @@ def _objective(spec: Mapping[str, Any]) -> objectives.Objective:
     return _instance("objective", "name", spec, objectives, objectives.Objective)
 
 
-def _network(part: str, spec: Mapping[str, Any], *args: Any, **kwargs: Any) -> keras.Model:
+def _network(
+    part: str,
+    spec: Mapping[str, Any],
+    image_shape: Sequence[int],
+    latent_dim: int,
+    num_classes: int | None,
+    **kwargs: Any,
+) -> keras.Model:
     spec = dict(spec)
     name = spec.pop("network", None)
-    known = [network for network in networks.__all__ if network.endswith(part)]
+    conditional = getattr(networks, f"conditional_{part}")
+    known = [
+        network
+        for network in networks.__all__
+        if network.endswith(part) and getattr(networks, network) is not conditional
+    ]
     check_known(f"{part}.network", str(name), known)
     make = getattr(networks, name)
     allowed = [key for key in inspect.signature(make).parameters if key not in ("name", *kwargs)]
     _check_arguments(part, spec, allowed[2:])
-    return make(*args, **spec, **kwargs)
+    if num_classes is None:
+        return make(image_shape, latent_dim, **spec, **kwargs)
+    return conditional(make, image_shape, latent_dim, num_classes, **spec, **kwargs)
 
 
 def _optimizer(spec: Mapping[str, Any]) -> keras.optimizers.Optimizer:

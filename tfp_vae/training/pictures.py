@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfp_vae import _files, datasets, plotting
 from tfp_vae.recipes import PICTURES
@@ -23,13 +22,13 @@ class EpochPictures:
 
     Args:
         run: whose recipe says which of the two.
-        images: 16 test images or fewer, shape (n, height, width, channels).
+        images: 16 test images or fewer, shape (n, height, width, channels), or a pair with labels.
 
     Attributes:
         seconds: spent so far.
     """
 
-    def __init__(self, run: Run, images: np.ndarray) -> None:
+    def __init__(self, run: Run, images: Any) -> None:
         self.run, self.images = run, images
         generator = np.random.default_rng(run.recipe.seed)
         self.latents = generator.normal(size=(_ROWS**2, run.recipe.latent_dim)).astype("float32")
@@ -38,7 +37,10 @@ class EpochPictures:
     def write(self, vae: VAE, epoch: int) -> None:
         start = time.perf_counter()
         if self.run.recipe.epoch_picture == "samples":
-            means = vae.decode(tf.constant(self.latents)).mean()
+            z: Any = self.latents
+            if vae.num_classes is not None:
+                z = z, np.arange(len(z)) % vae.num_classes
+            means = vae.decode(z).mean()
         else:
             means = vae.reconstruct(self.images, seed=self.run.recipe.seed, sample=True)
         path = self.run.folder / "pictures" / f"epoch-{epoch:04d}.png"
@@ -64,7 +66,7 @@ def write_final(
     run: Run,
     vae: VAE,
     data: datasets.ImageData,
-    x_test: np.ndarray,
+    x_test: Any,
     history: dict[str, list[float]],
     say: Any,
 ) -> list[str]:
@@ -101,6 +103,11 @@ def file_names() -> list[str]:
 
 def can_draw(name: str, vae: VAE, data: datasets.ImageData | None) -> str | None:
     """Why one of `recipes.PICTURES` cannot be drawn; `None` where it can."""
+    conditional = vae.num_classes is not None
+    if name == "classes" and not conditional:
+        return "classes: expected a conditional model, got one without labels."
+    if name in ("manifold", "interpolation", "binarization") and conditional:
+        return f"{name}: expected a model without labels, got a conditional one; see VAE.for_label."
     if name == "manifold" and vae.latent_dim != 2:
         return f"manifold: expected a model of 2 latent dimensions, got {vae.latent_dim}."
     if name == "scatter" and vae.latent_dim < 2:
@@ -114,7 +121,7 @@ def draw(
     name: str,
     vae: VAE,
     data: datasets.ImageData | None = None,
-    x_test: np.ndarray | None = None,
+    x_test: Any = None,
     *,
     title: str = "",
     cells: int = 20,
@@ -125,8 +132,9 @@ def draw(
     Args:
         name: which.
         vae: the model.
-        data: whose grey test images and labels are shown; "manifold" and "samples" need none.
-        x_test: the test images as the model takes them.
+        data: whose grey test images and labels are shown; "manifold", "samples" and "classes" need
+            none.
+        x_test: the test images as the model takes them, with labels if it is conditional.
         title: what the titles begin with.
         cells: on each side of the manifold.
         seed: of the samples.
@@ -144,6 +152,10 @@ def draw(
     if name == "manifold":
         text = titled("decoder means at the prior's 5% to 95% quantiles")
         return plotting.latent_manifold(vae, cells, title=text)
+    if name == "classes":
+        text = titled("each row one draw of z, each column a class")
+        names = data.class_names if data else None
+        return plotting.classes(vae, seed=seed, class_names=names, title=text)
     if name == "samples":
         return plotting.samples(vae, seed=seed, title=titled("decoded draws of the prior"))
     if data is None or x_test is None:

@@ -8,45 +8,46 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from tfp_vae import _support
+
 # Numbers in one image, times images decoded at once: 510 of MNIST. Larger pieces were no faster
 # on two cores. A convolutional decoder whose widest layer has F filters at the size of the image
 # holds some 8 F bytes for each of these numbers: 100 MB for the CVAE's 32.
 NUMBERS_AT_ONCE = 400_000
 
 #: (images, number of samples, samples at once, seed) -> tensors whose first dimension is the images
-Reduction = Callable[[tf.Tensor, Any, Any, tf.Tensor], Any]
+Reduction = Callable[[Any, Any, Any, tf.Tensor], Any]
 
 
 def pieces(x: Any, size: int, verbose: Any) -> Iterator[tuple[int, Any]]:
     """`x` in pieces of at most `size`, each with the index of its first, under a progress bar.
 
     Args:
-        x: array or tensor, cut along its first dimension.
+        x: array or tensor, cut along its first dimension; or a tuple of them.
         size: of a piece.
         verbose: 0, 1 or "auto", which shows a progress bar for more than one piece.
     """
-    starts = range(0, len(x), size)
+    starts = range(0, _support.count(x), size)
     show = len(starts) > 1 if verbose == "auto" else bool(verbose)
     progress = keras.utils.Progbar(len(starts), unit_name="piece", verbose=int(show))
     for step, start in enumerate(starts):
-        yield start, x[start : start + size]
+        yield start, _support.take(x, slice(start, start + size))
         if show:
             progress.update(step + 1)
 
 
-def at_once(x: tf.Tensor) -> int:
+def at_once(x: Any) -> int:
     """How many images of the size of those in `x` may be decoded at once."""
-    return max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(x.shape[1:]))))
+    images, _ = _support.split_labels(x)
+    return max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(images.shape[1:]))))
 
 
-def over_images(
-    reduce: Reduction, x: tf.Tensor, num_samples: int, seed: tf.Tensor, verbose: Any
-) -> Any:
+def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, verbose: Any) -> Any:
     """``reduce`` applied to pieces of `x`, so that memory grows with neither images nor samples.
 
     Args:
         reduce: works off the samples of a few images; one tensor or a structure of them.
-        x: images, shape (B, height, width, channels).
+        x: images, shape (B, height, width, channels), or a pair of them and labels.
         num_samples: samples for each image.
         seed: stateless seed, shape (2,).
         verbose: see `pieces`.
@@ -57,7 +58,7 @@ def over_images(
     decoded_at_once = at_once(x)
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.
-        chunk = tf.maximum(1, decoded_at_once // tf.shape(x)[0])
+        chunk = tf.maximum(1, decoded_at_once // tf.shape(_support.split_labels(x)[0])[0])
         return reduce(x, tf.constant(num_samples), chunk, tf.random.fold_in(seed, 0))
     chunk = min(num_samples, decoded_at_once)
     # Tensors, not Python numbers: each new number would be a new trace.

@@ -123,7 +123,9 @@ def plain_errors() -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         # TensorFlow prints the parts of a failed assertion as "[one] [another]".
-        said = re.search(r"assertion failed: \[(images: .*)\]$", str(error), re.MULTILINE)
+        said = re.search(
+            r"assertion failed: \[((?:images|labels): .*)\]$", str(error), re.MULTILINE
+        )
         if said is None:
             raise
         raise ValueError(said.group(1).replace("] [", " ")) from error

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _files, _support, objectives, priors
-from tfp_vae.vae import chunks, images, imputation, parts
+from tfp_vae.vae import chunks, images, imputation, labels, parts
 from tfp_vae.vae.trainer import Trainer
 
 __all__ = ["VAE"]
@@ -29,6 +29,12 @@ class VAE(Trainer):
     weight is 1 and nothing else is added.
 
     Shapes: ``B`` images of shape (height, width, channels), ``d`` latent dimensions.
+
+    With networks that take labels as well (`networks.conditional_encoder`, Sohn et al. 2015) it is
+    the conditional ``q(z|x, y)``, ``p(x|z, y)``, ``p(z)``, and all figures are of ``log p(x|y)``:
+    wherever a method takes images or latent vectors, it then takes a pair of them and labels,
+    ``vae.fit((x, y))``, ``vae.encode((x, y))``, ``vae.decode((z, y))``. Labels are integers from 0
+    to K - 1, one for each image, or vectors of K floats. `for_label` gives the model of one class.
 
     Args:
         encoder: a Keras model from images to `tfd.Distribution`, batch (B,), event (d,). If its
@@ -88,6 +94,7 @@ class VAE(Trainer):
         self._pixels_in_unit_interval = any(
             layer.unit_interval for layer in parts.distribution_layers(decoder)
         )
+        self._num_classes = labels.num_classes(encoder, decoder)
         parts.check_declared_shapes(encoder, decoder, self.prior)
         parts.check_prior(encoder, self.prior, self.use_exact_kl)
         self.built = True
@@ -114,6 +121,7 @@ class VAE(Trainer):
         Raises:
             ValueError: latent vectors of another size, or that are not finite.
         """
+        z, y = labels.pair("latent vectors", z, self.num_classes)
         z = tf.convert_to_tensor(z, self.variable_dtype)
         if z.shape.rank is None or z.shape.rank < 1 or z.shape[-1] != self.latent_dim:
             raise ValueError(
@@ -122,29 +130,49 @@ class VAE(Trainer):
             )
         if tf.executing_eagerly() and not np.isfinite(z).all():
             raise ValueError("decode: expected finite latent vectors, got NaN or infinity.")
-        return self._decode(z, training=False)
+        y = self._label_vectors(y, z.shape[:-1])
+        return self._decode(z, training=False, labels=y)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tfd.Distribution:
         """``p(x|z)`` with one ``z ~ q(z|x)``; for training with all that the objective draws.
 
         The result carries where it came from: ``.posterior`` is ``q(z|x)``, ``.z`` the draw.
         """
+        x, y = labels.pair("images", x, self.num_classes)
         images.check_specification(x, self.image_shape)
-        posterior = self._encode(x, training)
+        y = self._label_vectors(y, x.shape[:1])
+        posterior = self._encode(x if y is None else (x, y), training)
         seed = _support.stateless_seed(None, self.seed_generator)
         draws = self._draws(posterior, seed, training)
-        likelihood = self._decode(draws.z, training)
+        likelihood = self._decode(draws.z, training, y)
         # As attributes of the result, so that `compute_loss`, which Keras hands nothing but this
         # result, need not encode again.
         likelihood.posterior, likelihood.draws, likelihood.z = posterior, draws, draws.z
         return likelihood
+
+    def given(self, x: Any) -> tuple[tf.Tensor, Callable[[tf.Tensor], tfd.Distribution]]:
+        """The images of a batch, and the function ``z -> p(x|z)``.
+
+        Of a conditional model the function is ``z -> p(x|z, y)`` with the batch's labels, so that
+        what works on the pair works for both kinds of model.
+
+        Args:
+            x: images as tensors, shape (B, height, width, channels), or a pair of them and labels.
+        """
+        x, y = _support.split_labels(x)
+        y = self._label_vectors(y, x.shape[:1])
+        return x, functools.partial(self._decode, training=False, labels=y)
 
     def joint_distribution(self) -> tfd.JointDistribution:
         """``p(z, x) = p(z) p(x|z)``, a `tfd.JointDistribution` with the parts ``z`` and ``x``.
 
         TFP's samplers and variational inference run on it as they are: the unnormalized posterior
         of an image is ``lambda z: joint.log_prob(z, image)``.
+
+        Raises:
+            ValueError: the model is conditional: take that of `for_label`.
         """
+        self._refuse_labels("joint_distribution")
 
         def model() -> Generator[Any, Any, None]:
             # Named by copies: TFP takes the names of the parts from the distributions.
@@ -152,6 +180,27 @@ class VAE(Trainer):
             yield self._decode(z, training=False).copy(name="x")
 
         return tfd.JointDistributionCoroutine(model, sample_dtype=_Joint(None, None))
+
+    def for_label(self, label: Any) -> "VAE":
+        """The model of one class, ``q(z|x, y)`` and ``p(x|z, y)`` at that ``y``, without labels.
+
+        It shares the weights of this one, and all that takes a `VAE` takes it: `impute`,
+        `plotting.latent_manifold`, `tfp_vae.evaluation`.
+
+        Args:
+            label: an integer from 0 to K - 1, or a vector of K floats.
+
+        Raises:
+            ValueError: the model is not conditional, or has no such class.
+        """
+        if self.num_classes is None:
+            raise ValueError("for_label: expected a conditional model, got one without labels.")
+        vector = labels.vectors(label, self.num_classes, self.variable_dtype)
+        if vector.shape.rank != 1:
+            raise ValueError(f"label: expected one, got the shape {tuple(np.shape(label))}.")
+        encoder, decoder = (parts.at_label(p, vector) for p in (self.encoder, self.decoder))
+        prior = None if parts.regularizer(encoder) else self.prior
+        return VAE(encoder, decoder, prior, use_exact_kl=self._use_exact_kl, seed=self.seed)
 
     # ------------------------------------------------------------------ numbers
 
@@ -195,7 +244,9 @@ class VAE(Trainer):
 
     # ------------------------------------------------------------------ images
 
-    def sample(self, num_samples: int = 1, seed: Any = None, *, mean: bool = False) -> tf.Tensor:
+    def sample(
+        self, num_samples: int = 1, seed: Any = None, *, mean: bool = False, labels: Any = None
+    ) -> tf.Tensor:
         """Draws from the model, ``z ~ p(z)``, ``x ~ p(x|z)``: shape (num_samples, *image).
 
         Args:
@@ -203,14 +254,23 @@ class VAE(Trainer):
             seed: integer or stateless seed; by default the model's own stream.
             mean: give the mean of ``p(x|z)`` instead of a draw of it: the smooth pictures that
                 are usually shown.
+            labels: of a conditional model: one class, or one for each draw.
 
         Raises:
-            ValueError: `num_samples` below 1.
+            ValueError: `num_samples` below 1; labels of a model without classes, none of one with
+                them, an unknown class, or another number of them.
         """
         num_samples = _support.check_positive_int("num_samples", num_samples)
+        if (labels is None) != (self.num_classes is None):
+            raise ValueError(
+                "labels: expected "
+                + (f"some of the {self.num_classes} classes" if labels is None else "none")
+                + f" of this model, got {labels!r}."
+            )
         seed = _support.stateless_seed(seed, self.seed_generator)
         prior_seed, pixel_seed = tf.unstack(tf.random.split(seed))
-        likelihood = self.decode(self.prior().sample(num_samples, seed=prior_seed))
+        z = self.prior().sample(num_samples, seed=prior_seed)
+        likelihood = self.decode(z if labels is None else (z, labels))
         return likelihood.mean() if mean else likelihood.sample(seed=pixel_seed)
 
     def reconstruct(self, x: Any, seed: Any = None, *, sample: bool = False) -> tf.Tensor:
@@ -221,11 +281,12 @@ class VAE(Trainer):
             seed: integer or stateless seed of the draw; by default the model's own stream.
             sample: take one draw ``z ~ q(z|x)`` instead of the posterior's mean.
         """
-        posterior = self.encode(x)
+        x = self._images(x)
+        posterior, (_, decode) = self._encode(x, training=False), self.given(x)
         if not sample:
-            return self.decode(posterior.mean()).mean()
+            return decode(posterior.mean()).mean()
         seed = _support.stateless_seed(seed, self.seed_generator)
-        return self.decode(posterior.sample(seed=seed)).mean()
+        return decode(posterior.sample(seed=seed)).mean()
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> tf.Tensor:
         """Images along the straight line between the posterior means of `a` and `b`.
@@ -237,7 +298,12 @@ class VAE(Trainer):
 
         Returns:
             Shape (steps, *image) for one pair, (B, steps, *image) for B pairs.
+
+        Raises:
+            ValueError: `steps` below 2, not as many images in `a` as in `b`, or a conditional
+                model: take that of `for_label`.
         """
+        self._refuse_labels("interpolate")
         if _support.check_positive_int("steps", steps) < 2:
             raise ValueError(f"steps: expected an integer of at least 2, got {steps}.")
         # One image has no batch dimension, which `encode` asks for.
@@ -310,8 +376,10 @@ class VAE(Trainer):
             TypeError: `x` is a masked array; for "metropolis", a likelihood that is no
                 `tfd.Independent`.
             ValueError: wrong images, observed pixels that are not finite, a mask of another shape
-                or not of booleans, another method, or wrong numbers.
+                or not of booleans, another method, wrong numbers, or a conditional model: take
+                that of `for_label`.
         """
+        self._refuse_labels("impute")
         if method not in imputation.METHODS:
             raise ValueError(
                 f"method: expected one of {', '.join(imputation.METHODS)}, got {method!r}."
@@ -406,32 +474,69 @@ class VAE(Trainer):
         return self.prior.event_shape[0]
 
     @property
+    def num_classes(self) -> int | None:
+        """The number ``K`` of classes of a conditional model, `None` of one without labels."""
+        return self._num_classes
+
+    @property
     def image_shape(self) -> parts.Shape | None:
         """(height, width, channels) of one image; `None` where neither part declares it."""
         return parts.image_shape(self.encoder, self.decoder)
 
-    def _images(self, x: Any) -> tf.Tensor:
-        """`x` as a tensor, looked through where its values are at hand."""
+    def _images(self, x: Any) -> Any:
+        """`x` as a tensor, or a pair of them, looked through where its values are at hand."""
+        x, y = labels.pair("images", x, self.num_classes)
         x = x if tf.is_tensor(x) else np.asarray(x)
         images.check_specification(x, self.image_shape)
         if tf.executing_eagerly():
             images.check_values(x, self._pixels_in_unit_interval)
-        return tf.cast(x, self.variable_dtype)
+        x = tf.cast(x, self.variable_dtype)
+        if self.num_classes is None:
+            return x
+        leading = x.shape[: x.shape.rank - len(self.image_shape or x.shape[1:])]
+        y = self._label_vectors(y, leading)
+        return x, tf.broadcast_to(y, tf.concat([tf.shape(x)[: len(leading)], y.shape[-1:]], 0))
 
-    def _batch(self, x: Any) -> tf.Tensor:
+    def _batch(self, x: Any) -> Any:
         """As `_images`, for what takes one batch dimension alone."""
         x = self._images(x)
-        images.check_batch(x, self.image_shape)
+        images.check_batch(_support.split_labels(x)[0], self.image_shape)
         return x
+
+    def _label_vectors(self, y: Any, leading: tf.TensorShape) -> Any:
+        """Labels as vectors that broadcast to these leading dimensions; `None` without classes."""
+        if self.num_classes is None:
+            return None
+        y = labels.vectors(y, self.num_classes, self.variable_dtype)
+        try:
+            fits = tf.broadcast_static_shape(y.shape[:-1], leading).rank == leading.rank
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"labels: expected one for all or one for each, of the shape {tuple(leading)}, got "
+                f"the shape {tuple(y.shape[:-1])}."
+            )
+        return y
+
+    def _refuse_labels(self, name: str) -> None:
+        if self.num_classes is not None:
+            raise ValueError(
+                f"{name}: expected a model without labels, got a conditional one of "
+                f"{self.num_classes} classes. vae.for_label(y) is its model of one class."
+            )
 
     # ------------------------------------------------------------------ mathematics
 
-    def _encode(self, x: tf.Tensor, training: bool | None) -> tfd.Distribution:
+    def _encode(self, x: Any, training: bool | None) -> tfd.Distribution:
+        x, y = _support.split_labels(x)
         ndims = len(self.image_shape) if self.image_shape else x.shape.rank - 1
-        return parts.call("encoder", self.encoder, x, ndims, (self.latent_dim,), training)
+        return parts.call("encoder", self.encoder, x, ndims, (self.latent_dim,), training, y)
 
-    def _decode(self, z: tf.Tensor, training: bool | None) -> tfd.Distribution:
-        return parts.call("decoder", self.decoder, z, 1, self.image_shape, training)
+    def _decode(
+        self, z: tf.Tensor, training: bool | None, labels: tf.Tensor | None = None
+    ) -> tfd.Distribution:
+        return parts.call("decoder", self.decoder, z, 1, self.image_shape, training, labels)
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
@@ -443,13 +548,14 @@ class VAE(Trainer):
 
     @tf.function(reduce_retracing=True)
     def _elbo_of_piece(
-        self, x: tf.Tensor, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
+        self, x: Any, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         # One prior for all pieces: a learned one may be costly to make.
         posterior, prior = self._encode(x, training=False), self.prior()
+        x, decode = self.given(x)
 
         def add(total: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-            reconstruction = self._decode(z, training=False).log_prob(x)
+            reconstruction = decode(z).log_prob(x)
             kl = objectives.kl_divergence(posterior, prior, None if self.use_exact_kl else z)
             return total + tf.reduce_sum(objectives.elbo(reconstruction, kl), 0)
 
@@ -459,13 +565,13 @@ class VAE(Trainer):
 
     @tf.function(reduce_retracing=True)
     def _log_likelihood_of_piece(
-        self, x: tf.Tensor, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
+        self, x: Any, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         posterior, prior = self._encode(x, training=False), self.prior()
+        x, decode = self.given(x)
 
         def add(total: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-            likelihood = self._decode(z, training=False)
-            log_w = objectives.log_weights(likelihood, posterior, prior, x, z)
+            log_w = objectives.log_weights(decode(z), posterior, prior, x, z)
             return tf.reduce_logsumexp(tf.concat([total[tf.newaxis], log_w], 0), 0)
 
         nothing = tf.fill(tf.shape(x)[:1], tf.constant(-np.inf, x.dtype))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -20,8 +21,13 @@ _POSTERIORS = (
 
 
 def declared_shape(part: keras.Model, name: str) -> Shape | None:
-    """The event part of ``input_shape`` or ``output_shape``, `None` where Keras knows none."""
+    """The event part of ``input_shape`` or ``output_shape``, `None` where Keras knows none.
+
+    Of several inputs that of the first: the second one of a conditional model are the labels.
+    """
     shape = getattr(part, name, None)
+    if isinstance(shape, list) and shape:
+        shape = shape[0]
     return tuple(shape[1:]) if isinstance(shape, tuple) else None
 
 
@@ -147,6 +153,35 @@ def check_prior(encoder: keras.Model, prior: priors.Prior, use_exact_kl: bool) -
         _support.closed_form_kl(posterior, distribution)
 
 
+@_support.register
+class FixedLabel(keras.layers.Layer):
+    """The same label for each input of a batch: from (B, ...) to (B, K).
+
+    Args:
+        label: K floats.
+    """
+
+    def __init__(self, label: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.label = [float(value) for value in label]
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.tile(tf.constant([self.label], self.compute_dtype), [tf.shape(inputs)[0], 1])
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return (input_shape[0], len(self.label))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label": self.label}
+
+
+def at_label(part: keras.Model, label: Any) -> keras.Model:
+    """An encoder or decoder with its second input fixed."""
+    inputs = keras.Input(part.inputs[0].shape[1:])
+    outputs = part([inputs, FixedLabel(np.asarray(label), name="label")(inputs)])
+    return keras.Model(inputs, outputs, name=part.name)
+
+
 def call(
     name: str,
     part: keras.Model,
@@ -154,6 +189,7 @@ def call(
     event_ndims: int,
     event_shape: Shape | None,
     training: bool | None,
+    labels: tf.Tensor | None = None,
 ) -> tfd.Distribution:
     """``part(inputs)`` for inputs with any number of leading dimensions.
 
@@ -164,12 +200,17 @@ def call(
         event_ndims: how many of the last dimensions are one input.
         event_shape: expected of the distribution; `None` for any.
         training: as in Keras.
+        labels: of a conditional model, shape (..., K), broadcast to the leading dimensions.
 
     Raises:
         TypeError: the part returned no distribution.
         ValueError: a distribution of another batch or event shape.
     """
     flat, lead = _support.flatten_leading(inputs, event_ndims)
+    if labels is not None:
+        leading = tf.shape(inputs)[: inputs.shape.rank - event_ndims]
+        labels = tf.broadcast_to(labels, tf.concat([leading, labels.shape[-1:]], 0))
+        flat = [flat, tf.reshape(labels, [-1, labels.shape[-1]])]
     with restored_leading_shape(lead):
         distribution = part(flat, training=training)
     if not isinstance(distribution, tfd.Distribution):

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfp_vae import objectives, priors
-from tfp_vae.vae import images, parts, progress
+from tfp_vae import _support, objectives, priors
+from tfp_vae.vae import images, labels, parts, progress
 
 # Python's part of a step of the CVAE at batch 100 is some 0.5 ms of 17 on two cores; ten steps for
 # each return to Python leave a tenth of it, and a progress bar that still moves often.
@@ -44,11 +44,12 @@ class Trainer(keras.Model, abc.ABC):
     @abc.abstractmethod
     def image_shape(self) -> parts.Shape | None: ...
 
+    @property
     @abc.abstractmethod
-    def _encode(self, x: tf.Tensor, training: bool | None) -> tfd.Distribution: ...
+    def num_classes(self) -> int | None: ...
 
     @abc.abstractmethod
-    def _decode(self, z: tf.Tensor, training: bool | None) -> tfd.Distribution: ...
+    def reconstruct(self, x: Any) -> tf.Tensor: ...
 
     def compile(
         self,
@@ -167,9 +168,10 @@ class Trainer(keras.Model, abc.ABC):
     ) -> tf.Tensor:
         """``mean over the batch of -objective``, plus the networks' own losses.
 
-        Keras calls it with ``y_pred = self(x)``; labels in `y` are not used. The logs are those of
-        the true ELBO, at the same draws.
+        Keras calls it with ``y_pred = self(x)``; `y` is not used. The logs are those of the true
+        ELBO, at the same draws.
         """
+        x, _ = _support.split_labels(x)
         terms = objectives.Terms(
             log_likelihood=y_pred.log_prob(x),
             posterior=y_pred.posterior,
@@ -232,29 +234,31 @@ class Trainer(keras.Model, abc.ABC):
     ) -> keras.callbacks.History:
         """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
 
+        Labels are used by a conditional model, which needs them, and by no other.
+
         Arrays are looked through before the first step; a data set's type and shape are, and its
         values batch by batch as they come, before the step that would have used them.
 
         Args:
             x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
                 them; or a tuple of images and anything else.
-            y: not used.
+            y: the labels of a conditional model, if they are not in `x`; else not used.
             batch_size: images in a batch, of arrays; 32 by default.
             epochs: number of passes.
             **kwargs: of `keras.Model.fit`.
 
         Raises:
             ValueError: no images, images of another shape or type, NaN, or pixels that the
-                likelihood excludes.
+                likelihood excludes; for a conditional model, no labels, or unknown classes.
         """
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default, which a data set cannot follow.
             kwargs.setdefault("shuffle", False)
         if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
+            kwargs["validation_data"] = self._validation_data(kwargs["validation_data"])
         if kwargs.get("class_weight") is not None:
             raise ValueError(
-                "class_weight: expected none, since labels are not used; give sample_weight."
+                "class_weight: expected none, since labels are no targets; give sample_weight."
             )
         x, y = self._images_and_targets(x, y, kwargs)
         kwargs.update(batch_size=batch_size, epochs=epochs)
@@ -287,20 +291,33 @@ class Trainer(keras.Model, abc.ABC):
 
     def predict_step(self, data: Any) -> tf.Tensor:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images.check_specification(x, self.image_shape)
-        return self._decode(self._encode(x, training=False).mean(), training=False).mean()
+        return self.reconstruct(x)
 
     def _checked(self, name: str, data: Any) -> Any:
+        if self.num_classes is not None and labels.are_paired(data):
+            return data  # by `fit`, which validates through `evaluate`
         images.check_data(name, data, self.image_shape, self._pixels_in_unit_interval)
-        return images.guarded(data, self._pixels_in_unit_interval)
+        data = images.guarded(data, self._pixels_in_unit_interval)
+        if self.num_classes is None:
+            return data
+        return labels.paired(name, data, self.num_classes)
+
+    def _validation_data(self, data: Any) -> Any:
+        if self.num_classes is None or isinstance(data, tf.data.Dataset):
+            return self._checked("validation_data", data)
+        *inputs, weights = data if len(data) == 3 else (*data, None)
+        x = self._checked("validation_data", tuple(inputs))
+        return x, x[0], weights
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
+        if self.num_classes is not None and not isinstance(x, (tuple, tf.data.Dataset)):
+            x, y = (x, y), None
         x = self._checked("x", x)
-        if isinstance(x, tuple):
+        if isinstance(x, tuple) and self.num_classes is None:
             x, y = x[0], None
         if options.get("sample_weight") is not None and y is None:
-            y = x  # without targets Keras drops the weights
+            y = _support.split_labels(x)[0]  # without targets Keras drops the weights
         return x, y
 
     def _losses_but_the_kl(self) -> list[tf.Tensor]:
