@@ -8,6 +8,7 @@ Nothing is ever unpickled, and a file that cannot be trusted is named in a `Data
 from tfp_vae.datasets.common import AbsentError, DatasetError, ImageData
 from tfp_vae.datasets.loading import available, load, locate
 from tfp_vae.datasets.pipelines import binarize, pipeline
+from tfp_vae.datasets.records import stream, write_records
 
 __all__ = [
     "AbsentError",
@@ -18,4 +19,6 @@ __all__ = [
     "load",
     "locate",
     "pipeline",
+    "stream",
+    "write_records",
 ]

@@ -42,7 +42,7 @@ def binarize(
         array([[0., 1., 1.]], dtype=float32)
     """
     images = _check_images(images)
-    _check_method(method, threshold)
+    check_method(method, threshold)
     if method == "none":
         return images.astype(np.float32, copy=False)
     return _binary(images, method, threshold, seed).astype(np.float32)
@@ -89,7 +89,7 @@ def pipeline(
         ValueError: a `batch_size` below 1.
     """
     images = _check_images(images)
-    _check_method(binarization, threshold)
+    check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)
     seed = check_seed(seed)
     if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, (int, np.integer)):
@@ -125,9 +125,7 @@ def pipeline(
     def batch(indices: tf.Tensor, key: tf.Tensor) -> Any:
         x = tf.cast(tf.gather(pixels, indices), tf.float32)
         if draw:
-            # Uniform on [0, 1): a black pixel is never 1, a white one always.
-            x = tf.cast(tf.random.stateless_uniform(tf.shape(x), key) < x, tf.float32)
-            x = tf.ensure_shape(x, [None, *pixels.shape[1:]])
+            x = binary_batch(x, key, binarization, threshold)
         return x if targets is None else (x, tf.gather(targets, indices))
 
     # Only indices are shuffled: an image is copied once, with its whole batch.
@@ -137,6 +135,18 @@ def pipeline(
         .apply(tf.data.experimental.assert_cardinality(batches))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def binary_batch(x: tf.Tensor, key: tf.Tensor, method: str, threshold: float) -> tf.Tensor:
+    """`binarize` within a pipeline; a dynamic draw is that of the stateless seed `key`."""
+    if method == "none":
+        return x
+    if method == "threshold":
+        ones = x >= threshold
+    else:
+        # Uniform on [0, 1): a black pixel is never 1, a white one always.
+        ones = tf.random.stateless_uniform(tf.shape(x), key) < x
+    return tf.ensure_shape(tf.cast(ones, tf.float32), x.shape)
 
 
 def _indices(
@@ -191,7 +201,7 @@ def _check_images(images: Any) -> np.ndarray:
     return images
 
 
-def _check_method(method: str, threshold: float) -> None:
+def check_method(method: str, threshold: float) -> None:
     if method not in _METHODS:
         raise DatasetError(f"binarization: expected one of {', '.join(_METHODS)}, got {method!r}.")
     if not (isinstance(threshold, (int, float, np.floating)) and 0 <= threshold <= 1):

@@ -1,0 +1,203 @@
+"""TFRecord folders: what is read is what was written, in a law of its own for each epoch."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.models import SHAPE, small_vae
+from tfp_vae import datasets
+from tfp_vae.datasets import DatasetError
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """103 images whose label is their number."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (103, *SHAPE), dtype=np.uint8), np.arange(103)
+
+
+@pytest.fixture(scope="module")
+def folder(arrays, tmp_path_factory):
+    x, y = arrays
+    path = tmp_path_factory.mktemp("records") / "set"
+    pieces = ((x[i : i + 20], y[i : i + 20]) for i in range(0, 103, 20))
+    datasets.write_records(path, pieces, images_per_file=16)
+    return datasets.write_records(path, [(x[:9], y[:9])], "test", class_names=["a", "b"])
+
+
+def read(*args, **kwargs):
+    """All images and labels of one pass."""
+    parts = [(x.numpy(), y.numpy()) for x, y in datasets.stream(*args, **kwargs)]
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def test_without_training_it_is_what_was_written_in_its_order(folder, arrays):
+    x, y = read(folder, batch_size=10, training=False)
+    np.testing.assert_array_equal(y, arrays[1])
+    np.testing.assert_array_equal(x, np.divide(arrays[0], 255, dtype=np.float32))
+    assert len(read(folder, "test", training=False)[0]) == 9
+    assert len(list(folder.glob("train-*.tfrecord"))) == 7  # ceil(103 / 16)
+
+
+def test_floats_without_labels_come_back_as_they_were(tmp_path, rng):
+    x = rng.random((7, 4, 4)).astype("float32")
+    datasets.write_records(tmp_path, [x[:3], x[3:]])
+    data = datasets.stream(tmp_path, batch_size=4, training=False)
+    assert data.element_spec.shape == (None, 4, 4, 1)
+    np.testing.assert_array_equal(np.concatenate(list(data))[..., 0], x)
+
+
+def test_each_epoch_has_every_image_once_in_an_order_of_its_own(folder):
+    data = datasets.stream(folder, batch_size=10, seed=3, shuffle_buffer=30)
+    assert len(data) == 11
+    passes = [np.concatenate([y.numpy() for _, y in data]) for _ in range(3)]
+    for order in passes:
+        np.testing.assert_array_equal(np.sort(order), np.arange(103))
+        assert np.mean(np.diff(order) == 1) < 0.2  # mixed, not only cut into pieces
+    assert not np.array_equal(passes[0], passes[1])
+    resumed = read(folder, batch_size=10, seed=3, shuffle_buffer=30, initial_epoch=2)[1]
+    np.testing.assert_array_equal(resumed, passes[2])
+    other = read(folder, batch_size=10, seed=4, shuffle_buffer=30)[1]
+    assert not np.array_equal(other, passes[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_parts_of_workers_are_apart_and_of_one_size(folder, training):
+    parts = [read(folder, batch_size=8, training=training, shard=(i, 4))[1] for i in range(4)]
+    assert {len(part) for part in parts} == {25}  # 103 // 4
+    assert len(np.unique(np.concatenate(parts))) == 100
+
+
+def test_labels_stay_with_their_images(folder, arrays):
+    x, y = read(folder, batch_size=10)
+    np.testing.assert_array_equal(x, np.divide(arrays[0][y], 255, dtype=np.float32))
+
+
+def test_threshold_and_dynamic_binarization(folder, arrays):
+    grey = arrays[0] / 255
+    x, y = read(folder, binarization="threshold", training=False)
+    np.testing.assert_array_equal(x, grey >= 0.5)
+    data = datasets.stream(folder, binarization="dynamic", batch_size=103, seed=5)
+    draws = []
+    for _ in range(60):
+        ((x, y),) = data
+        draws.append(x.numpy()[np.argsort(y)])
+    assert set(np.unique(draws)) == {0, 1}
+    error = np.sqrt(grey * (1 - grey) / 60)
+    assert np.mean(np.abs(np.mean(draws, 0) - grey) <= 3 * error + 1e-9) > 0.99
+    same = {"binarization": "dynamic", "training": False, "seed": 5}
+    np.testing.assert_array_equal(read(folder, **same)[0], read(folder, **same)[0])
+
+
+def test_a_model_trains_on_it(folder):
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(1e-2))
+    train = datasets.stream(folder, batch_size=10, binarization="threshold")
+    test = datasets.stream(folder, "test", binarization="threshold", training=False)
+    history = vae.fit(train, validation_data=test, epochs=2, verbose=0).history
+    assert history["elbo"][1] > history["elbo"][0]
+    assert len(history["val_elbo"]) == 2
+
+
+def pixels(dtype="uint8", shape=(3, 4, 4, 1)):
+    return np.zeros(shape, dtype)
+
+
+BAD_INDEX = [
+    pytest.param(lambda p: (p / "records.json").unlink(), "there is no such file", id="none"),
+    pytest.param(lambda p: (p / "records.json").write_text("{"), "damaged or other", id="cut"),
+    pytest.param(lambda p: (p / "records.json").write_text("[]"), "damaged or other", id="list"),
+    pytest.param(
+        lambda p: (p / "records.json").write_text(
+            (p / "records.json").read_text().replace('"train-00000', '"../train-00000')
+        ),
+        "damaged or other",
+        id="path out of the folder",
+    ),
+    pytest.param(lambda p: (p / "train-00003.tfrecord").unlink(),
+                 r"train-00003\.tfrecord: there is no such file", id="file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD_INDEX)
+def test_spoiled_folders_are_refused_by_name(folder, tmp_path, spoil, message):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    spoil(tmp_path)
+    with pytest.raises(DatasetError, match=message):
+        datasets.stream(tmp_path)
+
+
+def test_a_damaged_file_is_found_when_it_is_read(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "train-00002.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
+        read(tmp_path, training=False)
+
+
+BAD_CALLS = [
+    pytest.param({"split": "valid"}, "expected 'valid' among its splits, got train, test",
+                 id="split"),
+    pytest.param({"batch_size": 0}, "batch_size", id="batch of none"),
+    pytest.param({"batch_size": 200, "drop_remainder": True}, "at most the 103", id="batch"),
+    pytest.param({"binarization": "half"}, "binarization", id="binarization"),
+    pytest.param({"shuffle_buffer": 0}, "shuffle_buffer", id="buffer"),
+    pytest.param({"shard": (2, 2)}, "shard: expected an index below", id="shard"),
+    pytest.param({"seed": -1}, "seed", id="seed"),
+    pytest.param({"initial_epoch": -1}, "initial_epoch", id="epoch"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_CALLS)
+def test_wrong_arguments(folder, options, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.stream(folder, **options)
+
+
+BAD_PIECES = [
+    pytest.param([], {}, "at least one image, got none", id="none"),
+    pytest.param([pixels(), pixels(shape=(3, 4, 5, 1))], {}, "piece 1: expected image_shape",
+                 id="shape"),
+    pytest.param([pixels(), pixels("float32")], {}, "piece 1: expected dtype uint8", id="dtype"),
+    pytest.param([pixels(), (pixels(), [1, 2, 3])], {}, "piece 1: expected labels False",
+                 id="labels of some"),
+    pytest.param([(pixels(), [1, 2])], {}, "one label for each", id="fewer labels"),
+    pytest.param([pixels("float32") + 2], {}, r"pixels in \[0, 1\]", id="range"),
+    pytest.param([pixels()], {"split": "valid"}, "split: expected one of", id="split"),
+    pytest.param([pixels()], {"images_per_file": 0}, "images_per_file", id="files of none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pieces", "options", "message"), BAD_PIECES)
+def test_what_cannot_be_written(tmp_path, pieces, options, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.write_records(tmp_path, pieces, **options)
+    assert not (tmp_path / "records.json").exists()  # nothing that could be taken for a set
+
+
+def test_a_split_is_written_once_and_the_second_must_fit(folder):
+    with pytest.raises(DatasetError, match="holds train images already"):
+        datasets.write_records(folder, [pixels(shape=(2, *SHAPE))])
+
+
+def test_a_second_split_of_other_images_is_refused(tmp_path):
+    datasets.write_records(tmp_path, [pixels()])
+    with pytest.raises(DatasetError, match="piece 0: expected image_shape"):
+        datasets.write_records(tmp_path, [pixels(shape=(2, *SHAPE))], "test")
+
+
+def test_memory_holds_one_piece(tmp_path):
+    asked = []
+
+    def pieces():
+        for i in range(4):
+            asked.append(len(list(tmp_path.glob("train-*.tfrecord"))))
+            yield pixels(shape=(4, 4, 4, 1)) + np.uint8(i)
+
+    datasets.write_records(tmp_path, pieces(), images_per_file=2)
+    assert asked == [0, 2, 4, 6]  # a piece is asked for when those before it are written
