@@ -191,8 +191,10 @@ def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):
 
 def test_resume_asks_for_more_epochs(trained, tmp_path, capsys):
     folder = shutil.copytree(trained[0], tmp_path / "run")
-    result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet")
+    result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet",
+                       "--tensorboard")  # fmt: skip
     assert result["epochs"] == 2
+    assert list((folder / "logs" / "latent").iterdir())
     same = ["--dataset", "DIGITS", "--set", "encoder.units=[9]", "--seed", 3]
     result = result_of(capsys, "train", "--resume", folder, "--set", "epochs=3", "--quiet", *same)
     assert result["epochs"] == 3
@@ -221,6 +223,7 @@ BAD = [
     pytest.param(["evaluate", "{model}", "--dataset", "digits", "--images", "300"],
                  "expected at most the 299 there are, got 300", id="more images than there are"),
     pytest.param(["plot", "samples", "{model}", "--out", "/proc/no/x.png"], "/proc/no", id="out"),
+    pytest.param(["plot", "latent", "{model}"], "latent needs the folder of a run", id="latent"),
 ]  # fmt: skip
 
 

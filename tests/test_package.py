@@ -28,7 +28,11 @@ FLOORS = {
     "training": 3,
     "cli": 4,
 }
-SIDE = {"callbacks": set(), "datasets": {"_support"}, "plotting": {"_files", "_support", "priors"}}
+SIDE = {
+    "callbacks": {"evaluation", "objectives"},
+    "datasets": {"_support"},
+    "plotting": {"_files", "_support", "priors"},
+}
 
 
 def imports(path):

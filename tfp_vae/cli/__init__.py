@@ -19,7 +19,7 @@ from tfp_vae.cli import commands
 
 __all__ = ["main"]
 
-_PICTURES = (*recipes.PICTURES, "history", "gif", "epoch")
+_PICTURES = (*recipes.PICTURES, "history", "latent", "gif", "epoch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +110,9 @@ def _add_setup(group: Any) -> None:
     )
     command.add_argument("--out", type=pathlib.Path, help="new folder (default: runs/RECIPE)")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no lines")
+    command.add_argument(
+        "--tensorboard", action="store_true", help="logs for TensorBoard, in logs/ of the run"
+    )
 
 
 def _add_use(group: Any) -> None:
@@ -181,7 +184,7 @@ def _add_plot(group: Any) -> None:
         "tfp-vae plot manifold runs/a --out manifold.png; "
         "tfp-vae plot epoch runs/a --epoch 3 --out third.png",
     )  # fmt: skip
-    command.add_argument("picture", choices=_PICTURES, help="the last three of a run only")
+    command.add_argument("picture", choices=_PICTURES, help="the last four of a run only")
     _add_model(command)
     _add_data(command)
     command.add_argument("--epoch", type=_seed, help="for epoch: which; 0 is the untrained model")
