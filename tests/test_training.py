@@ -231,6 +231,33 @@ def test_no_picture_is_counted_as_training(images, tmp_path, monkeypatch):
     assert run.metrics()["seconds_of_training"] == sum(run.history()["seconds"])
 
 
+def test_open_model_keeps_what_was_held_out_apart(finished, images):
+    data, opened = datasets.load(images), training.open_model(finished.folder)
+    assert opened.binarization == "dynamic"
+    parts = training.loop.split(data, finished.recipe)
+    for got, grey in zip(
+        (opened.train, opened.held_out, opened.test),
+        (parts.train, parts.validation, data.x_test),
+        strict=True,
+    ):
+        assert got.shape == grey.shape
+        assert set(np.unique(got)) == {0, 1}
+        # A draw of each pixel of these very images.
+        z = (got - grey).sum() / np.sqrt((grey * (1 - grey)).sum())
+        assert abs(z) < 4
+        assert np.mean((got - grey) ** 2) < 0.7 * np.mean((got[::-1] - grey) ** 2)
+    np.testing.assert_array_equal(opened.test, parts.binarized(data.x_test))  # as the run has them
+
+
+def test_open_model_of_a_file_or_of_other_images_held_nothing_out(finished, images):
+    of_file = training.open_model(finished.folder / "last.keras", dataset=str(images))
+    assert of_file.held_out is None
+    assert (of_file.binarization, len(of_file.train), len(of_file.test)) == ("threshold", 110, 20)
+    other = training.open_model(finished.folder, dataset=str(images), binarization="none")
+    assert other.held_out is None
+    np.testing.assert_array_equal(other.test, datasets.load(images).x_test)
+
+
 # --------------------------------------------------------------------- the latent dimensions
 
 
