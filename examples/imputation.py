@@ -21,6 +21,8 @@ import json
 import pathlib
 import sys
 
+METHODS = ("metropolis", "metropolis-within-gibbs", "pseudo-gibbs")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -28,8 +30,8 @@ def main() -> None:
         epilog="example: python examples/imputation.py runs/cvae-mnist-2d --images 50",
     )
     parser.add_argument("model", type=pathlib.Path, help="a run folder, or a .keras file")
-    parser.add_argument("--dataset", help="of a .keras file (default: mnist)")
-    parser.add_argument("--binarization", help="of a .keras file (default: threshold)")
+    parser.add_argument("--dataset", help="default: the run's; mnist for a .keras file")
+    parser.add_argument("--binarization", help="default: the run's; threshold for a .keras file")
     parser.add_argument("--data-dir", help="folder to look for the data set in first")
     parser.add_argument("--hidden", nargs="+", default=["bottom", "random:0.8"],
                         help="left, right, top, bottom, or random:FRACTION")  # fmt: skip
@@ -40,22 +42,25 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/imputation"))
     args = parser.parse_args()
 
-    from tfp_vae import evaluation
+    from tfp_vae import evaluation, training
 
-    vae, x_train, x = opened(args)
+    if args.images < 1:
+        raise ValueError(f"--images: expected an integer of at least 1, got {args.images}.")
+    opened = training.open_model(
+        args.model, dataset=args.dataset, binarization=args.binarization, data_dir=args.data_dir,
+        seed=args.seed,
+    )  # fmt: skip
+    vae, x_train, x = opened.vae, opened.train, opened.test[: args.images]
+    print(f"data: {opened.data.name}: {opened.data.source}; binarization: {opened.binarization}")
     args.out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     rows = []
     for hidden in args.hidden:
         print(f"\n=== hidden: {hidden}", flush=True)
         mask = evaluation.observed_mask(hidden, x.shape, args.seed)
-        errors = {}
-        for name in ("metropolis", "metropolis-within-gibbs", "pseudo-gibbs"):
-            print(name, flush=True)
-            errors[name] = evaluation.imputation_error(
-                vae, x, mask, num_samples=args.samples, method=name, num_steps=args.steps,
-                seed=args.seed,
-            )  # fmt: skip
-        errors |= evaluation.baseline_error(x, mask, x_train)
+        errors = evaluation.imputation_errors(
+            vae, x, mask, x_train, methods=METHODS, num_samples=args.samples,
+            num_steps=args.steps, seed=args.seed,
+        )  # fmt: skip
         rows += [row(hidden, name, error) for name, error in errors.items()]
         draw(vae, x_train, x[:10], mask[:10], hidden, args)
     (args.out / "imputation.json").write_text(json.dumps(rows, indent=2) + "\n")
@@ -65,35 +70,6 @@ def main() -> None:
         cells = "".join(f"{text(one[key]):>20}" for key in ("squared error", "log score"))
         print(f"{one['hidden']:12}{one['imputed by']:26}{cells}")
     print(f"written to {args.out.resolve()}: imputation.json and a picture for each mask")
-
-
-def opened(args: argparse.Namespace):
-    """The model, training images to learn from, and test images."""
-    from tfp_vae import VAE, datasets, training
-
-    # isort: split
-    import keras
-
-    if args.model.is_dir():
-        run = training.Run(args.model)
-        vae, data = run.load_model(), run.load_data(args.data_dir)
-        if args.dataset or args.binarization:
-            raise ValueError("--dataset, --binarization: expected none, since a run knows its own.")
-        method, seed = run.recipe.binarization, run.recipe.seed
-    else:
-        if not args.model.is_file():
-            raise FileNotFoundError(f"{args.model}: there is no such run folder or file.")
-        vae = keras.saving.load_model(args.model)
-        if not isinstance(vae, VAE):
-            raise ValueError(f"{args.model}: expected a tfp_vae.VAE, got {type(vae).__name__}.")
-        data = datasets.load(args.dataset or "mnist", args.data_dir)
-        method, seed = args.binarization or "threshold", args.seed
-    print(f"data: {data.name}: {data.source}; binarization: {method}", flush=True)
-    if args.images < 1:
-        raise ValueError(f"--images: expected an integer of at least 1, got {args.images}.")
-    images = data.x_train, data.x_test[: args.images]
-    # Two seeds: one would give both sets the same noise.
-    return vae, *(datasets.binarize(part, method, seed=seed + i) for i, part in enumerate(images))
 
 
 def row(hidden: str, name: str, error) -> dict:

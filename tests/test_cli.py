@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tfp_vae import VAE, cli, datasets, networks, priors, training
+from tfp_vae import VAE, cli, datasets, evaluation, networks, priors, training
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,77 @@ def test_plot_of_a_run(picture, trained, tmp_path, capsys):
     assert np.ptp(iio.imread(out)) > 20
 
 
+def test_impute_says_the_errors_of_model_and_baselines(trained, tmp_path, capsys):
+    options = ["--mask", "left", "--images", 12, "--steps", 4, "--samples", 2, "--seed", 5]
+    out = tmp_path / "imputed.png"
+    result = result_of(capsys, "impute", trained[0], *options, "--out", out)
+    opened = training.open_model(trained[0])
+    x = datasets.load("digits").x_test[:12]
+    mask = evaluation.observed_mask("left", x.shape)
+    errors = evaluation.imputation_errors(
+        opened.vae, x, mask, opened.train, num_samples=2, num_steps=4, seed=5
+    )
+    assert result["training_images"] == len(opened.train)
+    for name, error in errors.items():
+        key = f"{name.replace(' ', '_')}_squared_error"
+        assert result[key] == pytest.approx(error.mean_squared_error.mean, rel=1e-5)
+        spread = error.mean_squared_error.standard_error
+        assert result[f"{key}_standard_error"] == pytest.approx(spread, rel=1e-4)
+    assert list(errors) == ["metropolis", "training mean", "nearest neighbours"]
+    assert result["metropolis_log_score"] < 0
+    import imageio.v3 as iio
+
+    assert np.ptp(iio.imread(out)) > 50
+    out = tmp_path / "imputed.npy"
+    more = ["--method", "pseudo-gibbs", "--out", out]
+    assert "pseudo_gibbs_squared_error" in result_of(capsys, "impute", trained[0], *options, *more)
+    drawn = np.load(out)
+    np.testing.assert_array_equal(drawn[mask], x[mask])
+    assert (drawn[~mask] != x[~mask]).any()
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_anomaly_scores_by_the_images_that_the_run_held_out(kind, trained, tmp_path, capsys):
+    out = tmp_path / f"scores.{kind}"
+    options = ["--images", 20, "--samples", 3, "--seed", 5, "--out", out]
+    result = result_of(capsys, "anomaly", trained[0], *options)
+    opened = training.open_model(trained[0])
+    data = datasets.load("digits")
+    expected = evaluation.anomaly_scores(
+        opened.vae, data.x_test[:20], opened.held_out, num_samples=3, seed=5, verbose=0
+    )
+    assert result["calibration_images"] == len(opened.held_out) == 149
+    assert result["share_with_p_value_up_to_0.05"] == np.mean(expected.p_value <= 0.05)
+    assert result["log_likelihood"] == pytest.approx(expected.log_likelihood.mean(), rel=1e-5)
+    if kind == "csv":
+        table = np.genfromtxt(out, delimiter=",", names=True)
+        names = table.dtype.names
+    else:
+        with np.load(out) as file:
+            table = dict(file)
+        names = tuple(table)
+    assert names == ("image", "log_likelihood", "p_value", "two_sided_p_value", "label")
+    for name, values in vars(expected).items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-5)
+    np.testing.assert_array_equal(table["label"], data.y_test[:20])
+    import imageio.v3 as iio
+
+    assert np.ptp(iio.imread(out.with_suffix(".png"))) > 50
+
+
+def test_anomaly_of_other_images(trained, tmp_path, capsys):
+    """Of digits and their inverse in one file: the second half is the strange one."""
+    x = datasets.load("digits").x_test[:15]
+    np.savez(tmp_path / "both.npz", x_train=x, x_test=np.concatenate([x, 1 - x]))
+    out = tmp_path / "scores.npz"
+    options = ["--dataset", tmp_path / "both.npz", "--samples", 3, "--out", out]
+    assert result_of(capsys, "anomaly", trained[0], *options)["images"] == 30
+    with np.load(out) as scores:
+        assert "label" not in scores
+        np.testing.assert_allclose(scores["p_value"][15:], 1 / 150)
+        assert scores["log_likelihood"][:15].mean() > scores["log_likelihood"][15:].mean() + 100
+
+
 def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):
     result = result_of(capsys, "evaluate", trained[0], "--images", 20, "--samples", 5)
     assert (result["dataset"], result["binarization"]) == ("digits", "none")
@@ -194,8 +265,10 @@ def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):
 
 def test_resume_asks_for_more_epochs(trained, tmp_path, capsys):
     folder = shutil.copytree(trained[0], tmp_path / "run")
-    result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet")
+    result = result_of(capsys, "train", "--resume", folder, "--epochs", 2, "--quiet",
+                       "--tensorboard")  # fmt: skip
     assert result["epochs"] == 2
+    assert list((folder / "logs" / "latent").iterdir())
     same = ["--dataset", "DIGITS", "--set", "encoder.units=[9]", "--seed", 3]
     result = result_of(capsys, "train", "--resume", folder, "--set", "epochs=3", "--quiet", *same)
     assert result["epochs"] == 3
@@ -224,6 +297,12 @@ BAD = [
     pytest.param(["evaluate", "{model}", "--dataset", "digits", "--images", "300"],
                  "expected at most the 299 there are, got 300", id="more images than there are"),
     pytest.param(["plot", "samples", "{model}", "--out", "/proc/no/x.png"], "/proc/no", id="out"),
+    pytest.param(["impute", "{model}", "--dataset", "digits", "--images", "300"],
+                 "expected at most the 299 there are, got 300", id="impute more than there are"),
+    pytest.param(["impute", "absent"], "absent: there is no such file", id="impute absent"),
+    pytest.param(["anomaly", "{model}"], "expected the folder of a run, whose validation images",
+                 id="nothing to calibrate with"),
+    pytest.param(["plot", "latent", "{model}"], "latent needs the folder of a run", id="latent"),
 ]  # fmt: skip
 
 
@@ -253,6 +332,10 @@ def test_what_goes_wrong_is_one_line_and_exit_code_1(arguments, message, model, 
         pytest.param(["evaluate", "m.keras", "--samples", "many"], id="no number"),
         pytest.param(["evaluate", "m.keras", "--seed", "-1"], id="negative seed"),
         pytest.param(["train", "ae-mnist", "--epochs", "0"], id="no epochs"),
+        pytest.param(["impute", "m.keras", "--images", "0"], id="impute no images"),
+        pytest.param(["impute", "m.keras", "--steps", "0"], id="no steps"),
+        pytest.param(["impute", "m.keras", "--method", "gibbs"], id="unknown method"),
+        pytest.param(["anomaly", "runs/a", "--images", "0"], id="no images to score"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):
@@ -275,6 +358,9 @@ USAGE = [
     (["train", "--resume", "{run}", "--out", "x"], "stays in its folder"),
     (["plot", "epoch", "{run}"], "--epoch N goes with the picture epoch"),
     (["encode", "{run}", "--out", "e.png"], "expected a name in .csv or .npz, got 'e.png'"),
+    (["anomaly", "{run}", "--out", "a.png"], "expected a name in .csv or .npz, got 'a.png'"),
+    (["impute", "{run}", "--mask", "middle"], "--mask: hidden: expected one of left, right, top"),
+    (["impute", "{run}", "--mask", "random:1.5"], "--mask: hidden: expected a fraction that"),
 ]
 
 

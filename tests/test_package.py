@@ -29,7 +29,7 @@ FLOORS = {
     "cli": 4,
 }
 SIDE = {
-    "callbacks": set(),
+    "callbacks": {"_support", "evaluation", "objectives"},
     "datasets": {"_files", "_support"},
     "plotting": {"_files", "_support", "priors"},
 }

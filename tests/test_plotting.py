@@ -383,6 +383,21 @@ def test_history_of_keras_counts_epochs_from_one_or_where_it_resumed(images):
             assert [line.get_xdata().tolist() for line in axes.get_lines()] == [epochs, epochs]
 
 
+def test_kl_per_dimension_is_in_rows_by_the_last_epoch():
+    kl = np.array([[0.5, 0.0, 1.0], [0.1, 3.0, 2.0]])
+    figure = plotting.kl_per_dimension(kl, [4, 6], title="a run")
+    axes, bar = figure.axes
+    (mesh,) = axes.collections
+    np.testing.assert_array_equal(mesh.get_array(), [[0, 3], [1, 2], [0.5, 0.1]])
+    assert (mesh.norm.vmin, mesh.norm.vmax) == (0, 3)
+    edges = mesh.get_coordinates()[0, :, 0]
+    assert edges.tolist() == [3.5, 4.5, 6.5]
+    assert axes.get_ylim() == (3.5, 0.5)  # the highest on top
+    assert "nats" in bar.get_ylabel()
+    assert plotting.kl_per_dimension(kl).axes[0].get_xlim() == (0.5, 2.5)
+    plotting.figure_to_array(plotting.kl_per_dimension(np.zeros((1, 1))))
+
+
 # ---------------------------------------------------------------------- GIF
 
 
@@ -651,6 +666,24 @@ def three_dimensional():
             ValueError,
             "one length, got 1 and 2 epochs",
             id="history-lengths",
+        ),
+        pytest.param(
+            lambda vae, tmp: plotting.kl_per_dimension([[1.0, math.nan]]),
+            ValueError,
+            "kl: .* with NaN or infinity",
+            id="kl-nan",
+        ),
+        pytest.param(
+            lambda vae, tmp: plotting.kl_per_dimension([1.0, 2.0]),
+            ValueError,
+            r"shape \(epochs, d\), got the shape \(2,\)\.",
+            id="kl-vector",
+        ),
+        pytest.param(
+            lambda vae, tmp: plotting.kl_per_dimension(np.ones((2, 3)), [2, 1]),
+            ValueError,
+            "epochs: expected 2 rising numbers",
+            id="kl-epochs",
         ),
         pytest.param(
             lambda vae, tmp: plotting.history("log.csv"), TypeError, "got str", id="history-path"

@@ -20,7 +20,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfp_vae import datasets, recipes, training
+from tests.test_latent_diagnostics import events
+from tfp_vae import datasets, evaluation, recipes, training
 from tfp_vae.recipes import RecipeError
 from tfp_vae.training import RunError
 
@@ -118,14 +119,16 @@ def assert_same_run(a, b):
         assert list(one) == list(other), name
         for path in one:
             np.testing.assert_array_equal(one[path], other[path], err_msg=f"{name}.keras: {path}")
-    metrics, histories = (
-        [getattr(training.Run(run), name)() for run in (a, b)] for name in ("metrics", "history")
+    metrics, histories, latents = (
+        [getattr(training.Run(run), name)() for run in (a, b)]
+        for name in ("metrics", "history", "latent")
     )
     for each in (*metrics, *histories):
         for name in [name for name in each if "seconds" in name]:
             each.pop(name)
     assert metrics[0] == metrics[1]
     assert histories[0] == histories[1]
+    assert latents[0] == latents[1]
     for path in (a / "pictures").iterdir():
         assert path.read_bytes() == (b / "pictures" / path.name).read_bytes()
     assert sorted(p.name for p in a.rglob("*")) == sorted(p.name for p in b.rglob("*"))
@@ -142,6 +145,7 @@ def test_folder_holds_what_it_promises(images, tmp_path):
         "run.json", "history.csv", "model.keras", "last.keras", "encoder.keras", "decoder.keras",
         "state.npz", "metrics.json", "training.gif", "history.png", "manifold.png", "scatter.png",
         "reconstructions.png", "samples.png", "interpolation.png", "pictures", ".lock",
+        "latent.csv", "latent.png",
     }  # fmt: skip
     about = json.loads((finished.folder / "run.json").read_text())
     assert recipes.Recipe.from_dict(about["recipe"]) == finished.recipe
@@ -220,11 +224,98 @@ def test_no_picture_is_counted_as_training(images, tmp_path, monkeypatch):
         now[0] += 3600
         write(self, vae, epoch)
 
-    monkeypatch.setattr("tfp_vae.callbacks.time", types.SimpleNamespace(perf_counter=look))
+    monkeypatch.setattr("tfp_vae.callbacks.epochs.time", types.SimpleNamespace(perf_counter=look))
     monkeypatch.setattr(training.pictures.EpochPictures, "write", slow)
     run = training.train(recipe(images, epochs=2), tmp_path / "run", verbose=0)
     assert 0 < max(run.history()["seconds"]) < 1
     assert run.metrics()["seconds_of_training"] == sum(run.history()["seconds"])
+
+
+def test_open_model_keeps_what_was_held_out_apart(finished, images):
+    data, opened = datasets.load(images), training.open_model(finished.folder)
+    assert opened.binarization == "dynamic"
+    parts = training.loop.split(data, finished.recipe)
+    for got, grey in zip(
+        (opened.train, opened.held_out, opened.test),
+        (parts.train, parts.validation, data.x_test),
+        strict=True,
+    ):
+        assert got.shape == grey.shape
+        assert set(np.unique(got)) == {0, 1}
+        # A draw of each pixel of these very images.
+        z = (got - grey).sum() / np.sqrt((grey * (1 - grey)).sum())
+        assert abs(z) < 4
+        assert np.mean((got - grey) ** 2) < 0.7 * np.mean((got[::-1] - grey) ** 2)
+    np.testing.assert_array_equal(opened.test, parts.binarized(data.x_test))  # as the run has them
+
+
+def test_open_model_of_a_file_or_of_other_images_held_nothing_out(finished, images):
+    of_file = training.open_model(finished.folder / "last.keras", dataset=str(images))
+    assert of_file.held_out is None
+    assert (of_file.binarization, len(of_file.train), len(of_file.test)) == ("threshold", 110, 20)
+    other = training.open_model(finished.folder, dataset=str(images), binarization="none")
+    assert other.held_out is None
+    np.testing.assert_array_equal(other.test, datasets.load(images).x_test)
+
+
+# --------------------------------------------------------------------- the latent dimensions
+
+
+def test_latent_table_is_the_usage_of_each_epoch_on_validation_images(finished, images):
+    table, history = finished.latent(), finished.history()
+    assert list(table) == ["epoch", "kl_0", "kl_1", "variance_0", "variance_1"]
+    assert table["epoch"] == [1, 2, 3]
+    validation = training.loop.split(datasets.load(images), finished.recipe).validation
+    x = datasets.binarize(validation, "dynamic", seed=0)
+    usage = evaluation.latent_usage(finished.load_model("last"), x)
+    for j in (0, 1):
+        assert table[f"kl_{j}"][-1] == pytest.approx(usage.kl[j], rel=1e-4)
+        assert table[f"variance_{j}"][-1] == pytest.approx(usage.variance_of_means[j], rel=1e-4)
+    assert history["active_units"][-1] == usage.num_active
+    best = finished.metrics()["best_epoch"] - 1
+    assert finished.metrics()["active_units"] == history["active_units"][best]
+
+
+def test_a_run_of_before_the_latent_table_goes_on(begun, finished, tmp_path):
+    out = shutil.copytree(begun.folder, tmp_path / "run")
+    run = training.Run(out)
+    vae = training.build(run.recipe, (8, 8, 1))
+    vae.optimizer.build(vae.trainable_variables)
+    progress = run.load_state(vae)
+    del progress["latent"], progress["history"]["active_units"]
+    run.save_state(vae, progress)
+    for name in ("latent.csv", "latent.png", "history.csv"):
+        (out / name).unlink()
+    resumed = training.resume(out, epochs=3, verbose=0)
+    assert resumed.latent()["epoch"] == [2, 3]
+    units = resumed.history()["active_units"]
+    assert np.isnan(units[0])
+    assert units[1:] == finished.history()["active_units"][1:]
+    assert resumed.history()["elbo"] == finished.history()["elbo"]
+
+
+def test_logs_for_tensorboard_go_on_where_the_run_does(images, tmp_path):
+    out = tmp_path / "run"
+    run = training.train(recipe(images, epochs=1), out, verbose=0, tensorboard=True)
+    training.resume(out, epochs=2, verbose=0)  # not asked again
+    found = {(tag, step): value for tag, step, _, value in events(out / "logs")}
+    history = run.history()
+    assert set(found) == {(name, step) for name in history for step in (0, 1)}
+    for (name, step), value in found.items():
+        assert value == pytest.approx(history[name][step], rel=1e-6)
+    assert {step for tag, step, *_ in events(out / "logs" / "latent")} == {0, 1}
+
+
+def test_collapse_is_warned_of_though_the_run_was_stopped(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 2, (220, 8, 8)).astype("float32")
+    np.save(tmp_path / "noise.npy", noise)
+    objective = {"name": "ELBO", "kl_weight": 100.0}
+    body = {"encoder": {"network": "dense_encoder", "units": [4]}, "validation_images": 20}
+    settings = recipe(tmp_path / "noise.npy", epochs=2, batch_size=4, objective=objective, **body)
+    run = training.train(settings, tmp_path / "run", verbose=0)
+    with pytest.warns(UserWarning, match=r"posterior collapse: .* \(epoch 3\)"):
+        training.resume(run.folder, epochs=3, verbose=0)
+    assert run.history()["active_units"] == [0, 0, 0]
 
 
 # --------------------------------------------------------------------- stops
@@ -368,8 +459,8 @@ def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
 
 
 # Every write after an epoch, in turn: the process dies just before it.
-WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_history", 2),
-          ("write_json", 3)]  # fmt: skip
+WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
+          ("write_latent", 3), ("write_json", 3)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("write", "resumed_to"), WRITES)
@@ -404,7 +495,7 @@ def test_leftovers_of_a_killed_process_are_taken_away(begun, tmp_path):
 
 def test_files_that_can_be_made_again_are(copied):
     before = contents(copied)
-    for name in ("history.csv", "last.keras", "metrics.json", "training.gif"):
+    for name in ("history.csv", "latent.csv", "last.keras", "metrics.json", "training.gif"):
         (copied / name).unlink()
     run = training.resume(copied, verbose=0)
     assert set(contents(copied)) == set(before)

@@ -15,11 +15,11 @@ from typing import Any
 
 from tfp_vae import recipes
 from tfp_vae._version import __version__
-from tfp_vae.cli import commands
+from tfp_vae.cli import commands, studies
 
 __all__ = ["main"]
 
-_PICTURES = (*recipes.PICTURES, "history", "gif", "epoch")
+_PICTURES = (*recipes.PICTURES, "history", "latent", "gif", "epoch")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_setup(group)
     _add_use(group)
+    _add_studies(group)
     _add_plot(group)
     return parser
 
@@ -110,6 +111,9 @@ def _add_setup(group: Any) -> None:
     )
     command.add_argument("--out", type=pathlib.Path, help="new folder (default: runs/RECIPE)")
     command.add_argument("--quiet", action="store_true", help="no progress bar, no lines")
+    command.add_argument(
+        "--tensorboard", action="store_true", help="logs for TensorBoard, in logs/ of the run"
+    )
 
 
 def _add_use(group: Any) -> None:
@@ -178,13 +182,70 @@ def _add_use(group: Any) -> None:
     _add_out(command, "interpolation.png")
 
 
+def _add_studies(group: Any) -> None:
+    command = _command(
+        group, "impute", studies.impute, "hide pixels of test images and let the model find them",
+        "tfp-vae impute runs/a --mask random:0.8 --images 20 --out imputed.png",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    command.add_argument(
+        "--mask",
+        default="bottom",
+        help="what to hide: left, right, top, bottom, or random:FRACTION (default: %(default)s)",
+    )
+    _add_images(command, "the first so many test images (default: 50)")
+    command.add_argument(
+        "--samples", type=_positive, default=8, help="chains for each image (default: 8)"
+    )
+    command.add_argument(
+        "--steps", type=_positive, default=200, help="of each chain (default: 200)"
+    )
+    command.add_argument(
+        "--method",
+        choices=("metropolis", "metropolis-within-gibbs", "pseudo-gibbs"),
+        default="metropolis",
+        help="see help(tfp_vae.VAE.impute) (default: metropolis)",
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    command.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default="imputed.png",
+        help="a picture, or .npy for one draw of each image as an array (default: %(default)s)",
+    )
+
+    command = _command(
+        group, "anomaly", studies.anomaly,
+        "log p(x) of test images, with p-values by the images that a run held out",
+        "tfp-vae anomaly runs/a --dataset other.npz --out anomaly.csv",
+    )  # fmt: skip
+    _add_model(command, "folder of a run")
+    _add_data(command)
+    _add_images(command, "the first so many test images (default: 500)")
+    command.add_argument(
+        "--samples",
+        type=_positive,
+        default=100,
+        help="importance samples for each image (default: 100)",
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    command.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default="anomaly.csv",
+        help=".csv or .npz; a picture of the least likely images is written beside it (default: "
+        "%(default)s)",
+    )
+
+
 def _add_plot(group: Any) -> None:
     command = _command(
         group, "plot", commands.plot, "draw a run or a saved model",
         "tfp-vae plot manifold runs/a --out manifold.png; "
         "tfp-vae plot epoch runs/a --epoch 3 --out third.png",
     )  # fmt: skip
-    command.add_argument("picture", choices=_PICTURES, help="the last three of a run only")
+    command.add_argument("picture", choices=_PICTURES, help="the last four of a run only")
     _add_model(command)
     _add_data(command)
     command.add_argument("--epoch", type=_seed, help="for epoch: which; 0 is the untrained model")
@@ -204,10 +265,10 @@ def _command(group: Any, name: str, run: Any, text: str, example: str) -> Any:
     return command
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "model", type=pathlib.Path, metavar="RUN", help="folder of a run, or a .keras file"
-    )
+def _add_model(
+    command: argparse.ArgumentParser, text: str = "folder of a run, or a .keras file"
+) -> None:
+    command.add_argument("model", type=pathlib.Path, metavar="RUN", help=text)
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:

@@ -49,7 +49,11 @@ def train(options: argparse.Namespace) -> None:
 
     if (options.recipe is None) == (options.resume is None):
         raise UsageError("train: expected either a recipe or --resume RUN. See tfp-vae recipes.")
-    shared = {"data_dir": options.data_dir, "verbose": 0 if options.quiet else 1}
+    shared: dict[str, Any] = {
+        "data_dir": options.data_dir,
+        "verbose": 0 if options.quiet else 1,
+        "tensorboard": options.tensorboard,
+    }
     try:
         changes = _changes(options)
         # The bar and the lines are messages; the result is the figures.
@@ -280,7 +284,7 @@ def plot(options: argparse.Namespace) -> None:
 
     if (options.picture == "epoch") != (options.epoch is not None):
         raise UsageError("plot: --epoch N goes with the picture epoch, and the other way round.")
-    if options.picture in ("history", "gif", "epoch"):
+    if options.picture in ("history", "latent", "gif", "epoch"):
         if not options.model.is_dir():
             raise ValueError(f"{options.model}: {options.picture} needs the folder of a run.")
         path = _plot_run(options, training.Run(options.model))
@@ -291,10 +295,14 @@ def plot(options: argparse.Namespace) -> None:
 
 def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
     from tfp_vae import plotting
+    from tfp_vae.training import pictures
 
     if options.picture == "history":
         figure = plotting.history(run.history(), title=run.recipe.name)
         return plotting.save(figure, options.out or "history.png")
+    if options.picture == "latent":
+        figure = pictures.draw_latent(run.latent(), run.recipe.name)
+        return plotting.save(figure, options.out or "latent.png")
     if options.picture == "gif":
         return plotting.training_gif(run.pictures(), options.out or "training.gif")
     out = options.out or pathlib.Path(f"epoch-{options.epoch:04d}.png")

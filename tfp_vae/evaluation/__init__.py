@@ -19,6 +19,7 @@ from tfp_vae.evaluation.imputation import (
     fill_with_mean,
     fill_with_neighbours,
     imputation_error,
+    imputation_errors,
 )
 from tfp_vae.evaluation.masks import observed_mask
 from tfp_vae.evaluation.refinement import (
@@ -53,5 +54,6 @@ __all__ = [
     "fill_with_mean",
     "fill_with_neighbours",
     "imputation_error",
+    "imputation_errors",
     "observed_mask",
 ]

@@ -1,6 +1,7 @@
 """How well hidden pixels are found: the model beside mean filling and nearest neighbours."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,26 @@ def imputation_error(
             log_prob = _support.pixel_log_prob(vae.decode(z[here]), piece)
             total[here] = np.logaddexp(total[here], log_prob)
     return ImputationError.of(found.mean, total - np.log(num_samples), x, mask)
+
+
+def imputation_errors(
+    vae: VAE,
+    x: Any,
+    mask: Any,
+    x_train: Any,
+    *,
+    methods: Sequence[str] = ("metropolis",),
+    **options: Any,
+) -> dict[str, ImputationError]:
+    """`imputation_error` by the names of methods, and beside them the two of `baseline_error`.
+
+    Arguments and errors as in both; `methods` are those of `VAE.impute`.
+    """
+    common.check_model(vae)
+    baselines = baseline_error(x, mask, x_train)  # refuses images of two shapes before the chains
+    return {
+        method: imputation_error(vae, x, mask, method=method, **options) for method in methods
+    } | baselines
 
 
 def baseline_error(

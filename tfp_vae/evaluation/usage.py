@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,20 @@ def latent_usage(
         ValueError: wrong images, fewer than two, a negative `threshold`, `num_samples` below 2,
             or values that are not finite.
     """
-    x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
+    return usage_meter(vae, x, threshold, num_samples)(seed, verbose)
+
+
+def usage_meter(
+    vae: VAE, x: Any, threshold: float = _THRESHOLD, num_samples: int = 100
+) -> Callable[[Any, Any], LatentUsage]:
+    """`latent_usage` of a model that goes on training: checked and compiled once.
+
+    Arguments and errors as in `latent_usage`.
+
+    Returns:
+        A function of `seed` and `verbose` that measures the model as it is when it is called.
+    """
+    x, _ = common.arguments(vae, x, 0, num_samples=num_samples)
     count = _support.count(x)
     if count < 2 or num_samples < 2:
         raise ValueError(
@@ -79,43 +93,52 @@ def latent_usage(
             f"{count} and {num_samples}."
         )
     _support.check_number("threshold", threshold)
-    method = _kl_method(vae.encode(_support.take(x, slice(1))), vae.prior())
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
-    def moments(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """``E_q[z]``, the variance of its estimate, and the KLs: shapes (B, d)."""
-        posterior = vae.encode(x)
+    def moments(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """``E_q[z]``, the variance of its estimate, the KLs, shapes (B, d), and their method."""
+        # Encoded nowhere else: a call may advance a stream of seeds in the encoder, which a run
+        # that is resumed must find where it would have been.
+        posterior, prior = vae.encode(x), vae.prior()
+        method = _kl_method(posterior, prior)
         mean, variance, exact = marginals.moments(posterior, num_samples, seed)
         noise = tf.zeros_like(mean) if exact else variance / num_samples
+        q, p = marginals.marginals(posterior), marginals.marginals(prior)
         if method == "unavailable":
-            return mean, noise, tf.zeros_like(mean)
-        q, p = marginals.marginals(posterior), marginals.marginals(vae.prior())
-        if method == "closed form":
-            return mean, noise, tfd.kl_divergence(q, p)
-        z = posterior.sample(num_samples, seed=seed)
-        return mean, noise, tf.reduce_mean(q.log_prob(z) - p.log_prob(z), 0)
+            kl = tf.zeros_like(mean)
+        elif method == "closed form":
+            kl = tfd.kl_divergence(q, p)
+        else:
+            z = posterior.sample(num_samples, seed=seed)
+            kl = tf.reduce_mean(q.log_prob(z) - p.log_prob(z), 0)
+        return mean, noise, kl, tf.constant(method)
 
-    found = []
-    for start, piece in chunks.pieces(x, chunks.at_once(x), verbose):
-        rows = [np.asarray(part) for part in moments(piece, tf.random.fold_in(seed, start))]
-        terms = {"E_q[z]": np.isfinite(rows[0]).all(1), "KL": np.isfinite(rows[2]).all(1)}
-        common.check_finite(start, **terms)
-        found.append(rows)
-    mean, noise, kl = (
-        np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
-    )
-    variance = mean.var(0, ddof=1) - noise.mean(0)
-    if method == "unavailable":
-        kl[:] = np.nan
-    return LatentUsage(
-        variance_of_means=variance,
-        threshold=float(threshold),
-        active=variance > threshold,
-        num_active=int(np.sum(variance > threshold)),
-        kl=kl.mean(0),
-        kl_standard_error=kl.std(0, ddof=1) / math.sqrt(len(kl)),
-        kl_method=method,
-    )
+    def measure(seed: Any, verbose: Any) -> LatentUsage:
+        seed = _support.stateless_seed(seed, vae.seed_generator)
+        found = []
+        for start, piece in chunks.pieces(x, chunks.at_once(x), verbose):
+            *rows, method = map(np.asarray, moments(piece, tf.random.fold_in(seed, start)))
+            terms = {"E_q[z]": np.isfinite(rows[0]).all(1), "KL": np.isfinite(rows[2]).all(1)}
+            common.check_finite(start, **terms)
+            found.append(rows)
+        mean, noise, kl = (
+            np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
+        )
+        kl_method = method.item().decode()
+        variance = mean.var(0, ddof=1) - noise.mean(0)
+        if kl_method == "unavailable":
+            kl[:] = np.nan
+        return LatentUsage(
+            variance_of_means=variance,
+            threshold=float(threshold),
+            active=variance > threshold,
+            num_active=int(np.sum(variance > threshold)),
+            kl=kl.mean(0),
+            kl_standard_error=kl.std(0, ddof=1) / math.sqrt(len(kl)),
+            kl_method=kl_method,
+        )
+
+    return measure
 
 
 def _kl_method(posterior: tfd.Distribution, prior: tfd.Distribution) -> str:

@@ -16,7 +16,7 @@ from tfp_vae.plotting.grids import (
     samples,
 )
 from tfp_vae.plotting.latent import latent_manifold, latent_manifold_array, latent_scatter
-from tfp_vae.plotting.training import history, training_gif
+from tfp_vae.plotting.training import history, kl_per_dimension, training_gif
 
 __all__ = [
     "binarization",
@@ -26,6 +26,7 @@ __all__ = [
     "image_grid",
     "imputations",
     "interpolation",
+    "kl_per_dimension",
     "latent_manifold",
     "latent_manifold_array",
     "latent_scatter",

@@ -1,4 +1,4 @@
-"""A training run: the curves of its logs, and a GIF of its pictures."""
+"""A training run: its logs, the use of its latent dimensions, and a GIF of its pictures."""
 
 import math
 import os
@@ -89,6 +89,51 @@ def history(history: Any, *, title: str | None = None) -> "Figure":
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def kl_per_dimension(kl: Any, epochs: Any = None, *, title: str | None = None) -> "Figure":
+    """The KL of each latent dimension over the epochs, in rows: the highest at the end on top.
+
+    Rows that end dark are dimensions that the model does not use.
+
+    Args:
+        kl: ``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (epochs, d), such as
+            `callbacks.LatentDiagnostics` keeps.
+        epochs: their numbers, rising; by default from 1.
+        title: by default none.
+
+    Raises:
+        ValueError: another shape, no numbers, numbers that are not finite, or epochs of another
+            number.
+    """
+    kl = np.asarray(kl, float)
+    if kl.ndim != 2 or not kl.size or not np.isfinite(kl).all():
+        raise ValueError(
+            f"kl: expected finite numbers of the shape (epochs, d), got the shape {kl.shape}"
+            + (", with NaN or infinity." if kl.size and not np.isfinite(kl).all() else ".")
+        )
+    numbers = np.arange(1, len(kl) + 1) if epochs is None else np.asarray(epochs)
+    if numbers.shape != kl.shape[:1] or (np.diff(numbers) <= 0).any():
+        raise ValueError(f"epochs: expected {len(kl)} rising numbers, got {epochs!r}.")
+
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = kl[:, np.argsort(-kl[-1], kind="stable")].T
+    figure = Figure(figsize=(6.4, 1.7 + min(4.0, 0.3 * len(rows))), layout="constrained")
+    axes = figure.subplots()
+    # Each epoch's cells end at its number, so that epochs left out widen the next ones.
+    edges = np.concatenate([[numbers[0] - 1], numbers]) + 0.5
+    mesh = axes.pcolormesh(edges, np.arange(len(rows) + 1) + 0.5, rows, vmin=0)
+    axes.invert_yaxis()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("dimension, by its KL")
+    figure.colorbar(mesh, label="KL in nats")
     if title:
         figure.suptitle(title)
     return figure

@@ -35,7 +35,9 @@ class Run:
 
     ============================= ==============================================================
     ``run.json``                  the whole recipe, versions, data and its fingerprint
-    ``history.csv``               a row for each epoch: seconds, and the logs in nats
+    ``history.csv``               a row for each epoch: seconds, the logs in nats, active units
+    ``latent.csv``                the same of each latent dimension: its KL in nats, and the
+                                  variance of the posterior means
     ``model.keras``               the model of the epoch with the lowest loss of validation images
     ``encoder.keras``, ``decoder.keras``  its two parts
     ``last.keras``                the model of the last epoch
@@ -43,6 +45,7 @@ class Run:
     ``pictures/epoch-0001.png``   a picture of each epoch, 0 being the untrained model
     ``training.gif``, ``*.png``   made at the end
     ``metrics.json``              the figures, made at the end
+    ``logs/``                     for TensorBoard, if they were asked for
     ============================= ==============================================================
 
     Args:
@@ -95,7 +98,18 @@ class Run:
 
     def history(self) -> dict[str, list[float]]:
         """The columns of ``history.csv`` by name; empty before the end of the first epoch."""
-        path = self.folder / "history.csv"
+        return self._read_table("history.csv")
+
+    def latent(self) -> dict[str, list[float]]:
+        """The columns of ``latent.csv``: ``epoch``, ``kl_0``, ..., ``variance_0``, ...
+
+        Without those of the KL where `evaluation.latent_usage` cannot tell it; empty for a run
+        that was trained before the file was kept.
+        """
+        return self._read_table("latent.csv")
+
+    def _read_table(self, name: str) -> dict[str, list[float]]:
+        path = self.folder / name
         if not path.is_file():
             return {}
         try:
@@ -215,13 +229,22 @@ class Run:
         with _files.whole_file(self.folder / name) as path:
             path.write_text(_files.json_text(content, 2) + "\n")
 
-    def write_history(self, history: dict[str, list[float]]) -> None:
+    def write_table(self, name: str, columns: dict[str, list[float]]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(history)
-        writer.writerows(zip(*history.values(), strict=True))
-        with _files.whole_file(self.folder / "history.csv") as path:
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        with _files.whole_file(self.folder / name) as path:
             path.write_text(text.getvalue())
+
+    def write_latent(self, rows: list[dict[str, Any]]) -> None:
+        """``latent.csv`` from the rows of `callbacks.LatentDiagnostics`."""
+        columns: dict[str, list[float]] = {"epoch": [row["epoch"] for row in rows]}
+        for name in ("kl", "variance"):
+            if rows[0][name] is not None:
+                for j, values in enumerate(zip(*(row[name] for row in rows), strict=True)):
+                    columns[f"{name}_{j}"] = list(values)
+        self.write_table("latent.csv", columns)
 
     def save_state(self, vae: VAE, progress: dict[str, Any]) -> None:
         """Everything that the next epoch depends on, in one file: it stands for the whole epoch."""

@@ -14,10 +14,11 @@ from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
 from tfp_vae.training.folder import Run, RunError, describe, locked
 from tfp_vae.training.networks import build
+from tfp_vae.training.speed import SpeedBar
 from tfp_vae.vae import VAE
-from tfp_vae.vae.progress import ProgressBar
 
 _LIKELIHOOD_IMAGES, _LIKELIHOOD_SAMPLES = 500, 100
+_LATENT_IMAGES = 1000
 
 
 def train(
@@ -27,6 +28,7 @@ def train(
     data: datasets.ImageData | None = None,
     data_dir: Any = None,
     verbose: int = 1,
+    tensorboard: bool = False,
 ) -> Run:
     """Train a recipe into a new folder.
 
@@ -40,6 +42,8 @@ def train(
             can be resumed only with the same images.
         data_dir: as for `datasets.load`.
         verbose: 0 for silence, 1 for a progress bar and a line for each epoch.
+        tensorboard: also write the history and the use of the latent dimensions for TensorBoard,
+            into ``logs`` in the folder.
 
     Returns:
         The finished `Run`.
@@ -63,7 +67,7 @@ def train(
     with locked(folder):
         _refuse_second_run(folder)  # another process may have been quicker
         run = Run.create(folder, describe(recipe, data, data_dir))
-        return _continue(run, recipe.epochs, vae, data, parts, verbose)
+        return _continue(run, recipe.epochs, vae, data, parts, verbose, tensorboard)
 
 
 def _refuse_second_run(folder: pathlib.Path) -> None:
@@ -87,6 +91,7 @@ def resume(
     data: datasets.ImageData | None = None,
     data_dir: Any = None,
     verbose: int = 1,
+    tensorboard: bool = False,
 ) -> Run:
     """Go on with a run after any stop: it ends as if it had never been stopped.
 
@@ -97,6 +102,7 @@ def resume(
         data: the images, if they were given to `train`.
         data_dir: as for `datasets.load`.
         verbose: as in `train`.
+        tensorboard: as in `train`; a run that has ``logs`` goes on with them in any case.
 
     Returns:
         The finished `Run`.
@@ -112,7 +118,7 @@ def resume(
         data = run.checked(data) if data is not None else run.load_data(data_dir)
         vae, parts = _build(run.recipe, data), split(data, run.recipe)
         wanted = run.recipe.epochs if epochs is None else epochs
-        return _continue(run, wanted, vae, data, parts, verbose)
+        return _continue(run, wanted, vae, data, parts, verbose, tensorboard)
 
 
 def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
@@ -128,7 +134,13 @@ def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
 
 
 def _continue(
-    run: Run, epochs: int, vae: VAE, data: datasets.ImageData, parts: "Parts", verbose: int
+    run: Run,
+    epochs: int,
+    vae: VAE,
+    data: datasets.ImageData,
+    parts: "Parts",
+    verbose: int,
+    tensorboard: bool,
 ) -> Run:
     """From the state that the folder holds to the end of epoch number `epochs`."""
     state = run.load_state(vae)
@@ -141,7 +153,7 @@ def _continue(
         run.check_best(progress.best_epoch)
     say = print if verbose else _silent
     say(f"data: {data.name}: {data.source}", flush=True)
-    keeper = Keeper(run, progress, parts, say)
+    keeper = Keeper(run, progress, parts, say, tensorboard)
     # From here on the folder is written to: all that could be refused was.
     if state is not None:
         keeper.publish(vae)  # its process may have been killed before it had
@@ -161,7 +173,7 @@ def _continue(
             seed=recipe.seed,
             initial_epoch=progress.epoch * recipe.passes,
         ).repeat(recipe.passes)
-        own = [keeper.timer, keeper]
+        own = [keeper.timer, *keeper.latent, keeper]
         vae.fit(
             train_batches,
             validation_data=parts.batches(parts.validation),
@@ -250,12 +262,15 @@ class Progress:
     best_epoch: int = 0
     best_loss: float = math.inf
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    latent: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see LatentDiagnostics
 
 
 class Keeper(keras.callbacks.Callback):
     """After each epoch: the test ELBO, the state in one file, and all that is made from it."""
 
-    def __init__(self, run: Run, progress: Progress, parts: Parts, say: Any) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, parts: Parts, say: Any, tensorboard: bool
+    ) -> None:
         super().__init__()
         self.run, self.progress, self.parts, self.say = run, progress, parts, say
         self.timer = callbacks.EpochTimer()
@@ -263,6 +278,18 @@ class Keeper(keras.callbacks.Callback):
             run, parts.binarized(_support.take(parts.test, slice(16)))
         )
         self.test = parts.batches(parts.test)
+        logs = run.folder / "logs"
+        asked = tensorboard or logs.is_dir()  # a run that has them goes on with them
+        self.events = callbacks.EventWriter(logs) if asked else None
+        self.latent: list[keras.callbacks.Callback] = []
+        if _support.count(parts.validation) > 1:  # of one image there is no variance
+            first = _support.take(parts.validation, slice(_LATENT_IMAGES))
+            images = parts.binarized(first)
+            watch = callbacks.LatentDiagnostics(
+                images, seed=run.recipe.seed, log_dir=logs if asked else None
+            )
+            watch.rows = progress.latent
+            self.latent.append(watch)
 
     def publish(self, vae: VAE) -> None:
         """Write what others read of the epoch that the state holds.
@@ -278,7 +305,9 @@ class Keeper(keras.callbacks.Callback):
             for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder)):
                 run.save_model(name, part)
             run.save_model("model", vae)
-        run.write_history(progress.history)
+        run.write_table("history.csv", progress.history)
+        if progress.latent:
+            run.write_latent(progress.latent)
 
     def on_train_begin(self, logs: Any = None) -> None:
         if self.progress.epoch == 0:
@@ -300,7 +329,8 @@ class Keeper(keras.callbacks.Callback):
         logs |= {f"test_{name}": value for name, value in tested.items() if name != "loss"}
         row = {"epoch": number, "seconds": seconds, **logs}
         for name, value in row.items():
-            progress.history.setdefault(name, []).append(float(value))
+            # A column that an older version did not keep begins with NaN.
+            progress.history.setdefault(name, [math.nan] * progress.epoch).append(float(value))
         # The negative ELBO, unless the KL's weight is not 1: of an autoencoder the ELBO is best
         # before it has learnt anything.
         best = logs["val_loss"] < progress.best_loss
@@ -309,30 +339,19 @@ class Keeper(keras.callbacks.Callback):
         progress.epoch = number
         self.run.save_state(self.model, vars(progress))
         self.publish(self.model)
+        if self.events:
+            for name, value in row.items():
+                self.events.scalar(name, value, epoch)
+            self.events.flush()
+        units = logs.get("active_units")
+        used = f", {units} of {self.model.latent_dim} units active" if units is not None else ""
         self.say(
             f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
             f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
-            f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}, {seconds:.1f} s, "
+            f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}{used}, {seconds:.1f} s, "
             f"{_support.count(self.parts.train) * self.run.recipe.passes / seconds:,.0f} images/s",
             flush=True,
         )
-
-
-class SpeedBar(ProgressBar):
-    """The progress bar with images per second."""
-
-    def __init__(self, batch_size: int) -> None:
-        super().__init__()
-        self.batch_size = batch_size
-        self._start = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._start = time.perf_counter()
-        super().on_epoch_begin(epoch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        rate = (self._within(batch) + 1) * self.batch_size / (time.perf_counter() - self._start)
-        super().on_train_batch_end(batch, {**(logs or {}), "images/s": rate})
 
 
 # ---------------------------------------------------------------------- end
@@ -343,7 +362,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     vae, parts, progress = run.load_model(), keeper.parts, keeper.progress
     x_test = parts.binarized(parts.test)
     start = time.perf_counter()
-    written = pictures.write_final(run, vae, data, x_test, progress.history, say)
+    written = pictures.write_final(run, vae, data, x_test, progress.history, run.latent(), say)
     drawing = keeper.frames.seconds + time.perf_counter() - start
     seed = run.recipe.seed
     images = _support.take(x_test, slice(_LIKELIHOOD_IMAGES))
@@ -354,7 +373,9 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     )
     best = progress.best_epoch - 1
     tested = {
-        name: values[best] for name, values in progress.history.items() if name[:5] == "test_"
+        name: values[best]
+        for name, values in progress.history.items()
+        if name[:5] == "test_" or name == "active_units"
     }
     trained = sum(progress.history["seconds"])
     metrics = {
@@ -376,6 +397,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "log_likelihood_monte_carlo_error": likelihood.monte_carlo_error,
         "log_likelihood_images": count,
         "log_likelihood_importance_samples": _LIKELIHOOD_SAMPLES,
+        "latent_dimensions": vae.latent_dim,
         "parameters": int(vae.count_params()),
         "encoder_parameters": int(vae.encoder.count_params()),
         "decoder_parameters": int(vae.decoder.count_params()),

@@ -68,11 +68,14 @@ def write_final(
     data: datasets.ImageData,
     x_test: Any,
     history: dict[str, list[float]],
+    latent: dict[str, list[float]],
     say: Any,
 ) -> list[str]:
     """The history, the GIF and the recipe's pictures; gives the names of the files."""
     title = f"{run.recipe.name}, {data.name}"
     figures: dict[str, Any] = {"history": plotting.history(history, title=title)}
+    if "kl_0" in latent:
+        figures["latent"] = draw_latent(latent, title)
     for name in run.recipe.pictures:
         problem = can_draw(name, vae, data)
         if problem:
@@ -96,9 +99,25 @@ def write_final(
 def file_names() -> list[str]:
     """What a run writes, besides ``run.json`` and its lock."""
     models = [f"{name}.keras" for name in ("model", "last", "encoder", "decoder")]
-    figures = [f"{name}.png" for name in (*PICTURES, "history")]
-    others = ["history.csv", "metrics.json", "state.npz", "training.gif", "pictures"]
+    figures = [f"{name}.png" for name in (*PICTURES, "history", "latent")]
+    tables = ["history.csv", "latent.csv", "metrics.json"]
+    others = [*tables, "state.npz", "training.gif", "pictures"]
     return [*models, *figures, *others]
+
+
+def draw_latent(latent: dict[str, list[float]], title: str) -> Any:
+    """The columns of ``latent.csv`` as a figure.
+
+    Raises:
+        ValueError: there are none of the KL.
+    """
+    if "kl_0" not in latent:
+        raise ValueError(
+            "latent: expected the KL of each dimension, got a run that has none: it was trained "
+            "before latent.csv was kept, or its posterior's dimensions have no known density."
+        )
+    kl = np.column_stack([values for name, values in latent.items() if name[:3] == "kl_"])
+    return plotting.kl_per_dimension(kl, latent["epoch"], title=title)
 
 
 def can_draw(name: str, vae: VAE, data: datasets.ImageData | None) -> str | None:

@@ -27,7 +27,8 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
 def with_progress_bar(options: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `fit`, `evaluate` or `predict`, with the bar among the callbacks.
 
-    It comes first, so that what other callbacks print at the end of an epoch begins a line.
+    It comes first, so that what other callbacks print at the end of an epoch begins a line; only
+    leading ones that say ``adds_to_logs`` come before it, so that it shows what they add.
     """
     callbacks = options.get("callbacks")
     if options.get("verbose", "auto") == 0 or isinstance(callbacks, keras.callbacks.CallbackList):
@@ -35,5 +36,6 @@ def with_progress_bar(options: dict[str, Any]) -> dict[str, Any]:
     listed = list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     present = [callback for callback in listed if callback is not None]
     if not any(isinstance(callback, keras.callbacks.ProgbarLogger) for callback in present):
-        present.insert(0, ProgressBar())
+        adding = [getattr(callback, "adds_to_logs", False) for callback in present]
+        present.insert([*adding, False].index(False), ProgressBar())
     return {**options, "callbacks": present}

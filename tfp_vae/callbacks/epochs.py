@@ -1,4 +1,4 @@
-"""Keras callbacks: what a person wants to see while a model trains."""
+"""What each epoch took and gave: a line, the seconds, the pictures."""
 
 import time
 from typing import Any
