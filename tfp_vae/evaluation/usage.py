@@ -71,7 +71,9 @@ def latent_usage(
     """
     x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
     if len(x) < 2 or num_samples < 2:
-        raise ValueError(
+        # Too few images are for a report no mistake, but a figure that cannot be had.
+        error = common.NotAvailableError if len(x) < 2 else ValueError
+        raise error(
             "latent_usage: expected at least 2 images and 2 samples, got "
             f"{len(x)} and {num_samples}."
         )
