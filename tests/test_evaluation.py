@@ -170,8 +170,8 @@ def test_pareto_k_of_extreme_tails():
 def test_importance_sampling_in_pieces_of_any_size(rng, monkeypatch):
     model = FactorAnalysis(rng)
     x, vae = model.sample(rng, 13), model.vae(1.4)
-    traces, decode = [], vae.decode
-    vae.decode = lambda z: traces.append(1) or decode(z)
+    traces, decode = [], vae._decode
+    vae._decode = lambda *a, **k: traces.append(1) or decode(*a, **k)
     for numbers in (5, 35, 1000):  # decoded vectors at once: 1, 7, 200
         monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", numbers)
         traces.clear()

@@ -25,6 +25,7 @@ FLOORS = {
     "vae": 2,
     "evaluation": 2.5,  # functions of a trained VAE, for training and the command
     "recipes": 2,
+    "reports": 3,
     "training": 3,
     "cli": 4,
 }

@@ -131,6 +131,16 @@ def _add_use(group: Any) -> None:
         help="importance samples for each image (default: 100)",
     )
     command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    command.add_argument(
+        "--report",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="also write all evaluations with pictures: FOLDER/report.html and report.json. "
+        "Of cvae-mnist-2d it took 4 minutes of processor time",
+    )
+    command.add_argument(
+        "--quick", action="store_true", help="with --report: the dear parts of fewer images"
+    )
 
     command = _command(
         group, "sample", commands.sample, "draw new images from the prior",

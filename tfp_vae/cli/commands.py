@@ -171,23 +171,45 @@ def _test_images(options: argparse.Namespace, run: Any, vae: Any) -> tuple[Any, 
 def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from tfp_vae import evaluation
+    from tfp_vae import evaluation, reports
 
+    if options.quick and options.report is None:
+        raise UsageError("evaluate: --quick goes with --report FOLDER.")
     vae, run = _open(options)
     data, x = _test_images(options, run, vae)
-    elbo = evaluation.Estimate.of(vae.elbo(x, seed=options.seed))
-    with contextlib.redirect_stdout(sys.stderr):  # the progress bar
-        found = evaluation.importance_sampling(
-            vae, x, options.samples, options.seed, verbose=int(not options.json)
-        )
+    verbose = int(not options.json)
+    settings = {
+        **(evaluation.QUICK if options.quick else {}),
+        "importance_sampling": {"num_samples": options.samples},
+    }
+    with contextlib.redirect_stdout(sys.stderr):  # the progress bars
+        if options.report is None:
+            elbo = evaluation.elbo_terms(vae, x, seed=options.seed, verbose=0)
+            found = evaluation.importance_sampling(
+                vae, x, options.samples, options.seed, verbose=verbose
+            )
+        else:
+            report = reports.write_report(
+                options.report, vae, x, settings, options.seed,
+                title=run.recipe.name if run else options.model.name,
+                about={
+                    "model": str(options.model),
+                    "dataset": data.name,
+                    "source": data.source,
+                    "binarization": options.binarization,
+                },
+                verbose=verbose,
+            )  # fmt: skip
+            elbo = report.parts["elbo_terms"].result
+            found = report.parts["importance_sampling"].result
     result = {
         "dataset": data.name,
         "images": len(found.log_likelihood),
         "binarization": options.binarization,
         "seed": options.seed,
-        "elbo": elbo.mean,
-        "elbo_standard_error": elbo.standard_error,
-        "elbo_draws": 1,
+        "elbo": elbo.mean_elbo.mean,
+        "elbo_standard_error": elbo.mean_elbo.standard_error,
+        "elbo_draws": elbo.num_samples,
         "log_likelihood": found.mean_log_likelihood.mean,
         "log_likelihood_standard_error": found.mean_log_likelihood.standard_error,
         "importance_samples": options.samples,
@@ -196,6 +218,8 @@ def evaluate(options: argparse.Namespace) -> None:
         "share_of_images_with_reliable_pareto_k": found.reliable,
         "bits_per_dimension": found.mean_bits_per_dimension.mean,
     }
+    if options.report is not None:
+        result["report"] = str(options.report / "report.html")
     show(result, options.json)
 
 

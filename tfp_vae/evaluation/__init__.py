@@ -12,6 +12,7 @@ from tfp_vae.evaluation.annealing import (
 from tfp_vae.evaluation.anomaly import AnomalyScores, anomaly_scores, conformal_p_values
 from tfp_vae.evaluation.common import Estimate
 from tfp_vae.evaluation.decomposition import KLDecomposition, kl_decomposition
+from tfp_vae.evaluation.elbo import ElboTerms, elbo_terms
 from tfp_vae.evaluation.importance import ImportanceSampling, importance_sampling
 from tfp_vae.evaluation.imputation import (
     ImputationError,
@@ -28,6 +29,7 @@ from tfp_vae.evaluation.refinement import (
     amortization_gap,
     rate_distortion,
 )
+from tfp_vae.evaluation.report import QUICK, SETTINGS, Part, Report, full_report
 from tfp_vae.evaluation.usage import LatentUsage, latent_usage
 
 __all__ = [
@@ -56,4 +58,11 @@ __all__ = [
     "imputation_error",
     "imputation_errors",
     "observed_mask",
+    "ElboTerms",
+    "elbo_terms",
+    "QUICK",
+    "SETTINGS",
+    "Part",
+    "Report",
+    "full_report",
 ]

@@ -41,9 +41,15 @@ class Estimate(Result):
         return cls(float(values.mean()), float(spread))
 
 
+class NotAvailableError(ValueError):
+    """A figure that this model or these images do not allow; the message says why."""
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Result):
         return value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
@@ -92,13 +98,13 @@ def check_finite(first: int, **terms: Any) -> None:
             names are as printed.
 
     Raises:
-        ValueError: for the first such term.
+        NotAvailableError: a `ValueError`, for the first such term.
     """
     for name, value in terms.items():
         value = np.asarray(value)
         bad = np.flatnonzero(~(value if value.dtype == bool else np.isfinite(value)))
         if bad.size:
-            raise ValueError(
+            raise NotAvailableError(
                 f"{name}: expected finite values, got NaN or infinity at image {first + bad[0]}"
                 + (f" and {bad.size - 1} of the images after it." if bad.size > 1 else ".")
             )

@@ -170,9 +170,7 @@ def rate_distortion(
     """
     x, seed = common.arguments(vae, x, seed, num_steps=num_steps, num_samples=num_samples)
     _support.check_number("learning_rate", learning_rate, positive=True)
-    values = np.asarray(betas, np.float64)
-    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError(f"betas: expected finite numbers of at least 0, got {betas!r}.")
+    values = check_betas(betas)
 
     @tf.function(
         autograph=False,
@@ -200,6 +198,14 @@ def rate_distortion(
         distortion=np.array([distortion.mean for distortion, _ in every]),
         distortion_standard_error=np.array([d.standard_error for d, _ in every]),
     )
+
+
+def check_betas(betas: Any) -> np.ndarray:
+    """`betas` as an array, or a `ValueError`."""
+    values = np.asarray(betas, np.float64)
+    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(f"betas: expected finite numbers of at least 0, got {betas!r}.")
+    return values
 
 
 def _images_at_once(x: Any) -> int:

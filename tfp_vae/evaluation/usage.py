@@ -88,7 +88,9 @@ def usage_meter(
     x, _ = common.arguments(vae, x, 0, num_samples=num_samples)
     count = _support.count(x)
     if count < 2 or num_samples < 2:
-        raise ValueError(
+        # Too few images are for a report no mistake, but a figure that cannot be had.
+        error = common.NotAvailableError if count < 2 else ValueError
+        raise error(
             "latent_usage: expected at least 2 images and 2 samples, got "
             f"{count} and {num_samples}."
         )
