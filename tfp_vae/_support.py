@@ -40,23 +40,32 @@ def register(cls: _Registered) -> _Registered:
     return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
 
 
-def stateless_seed(seed: Any, generator: "keras.random.SeedGenerator") -> tf.Tensor:
+def replicas() -> int:
+    """How many replicas of a `tf.distribute` strategy work on one step, here and now."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else int(context.num_replicas_in_sync)
+
+
+def stateless_seed(
+    seed: Any, generator: "keras.random.SeedGenerator", *, of_replica: bool = True
+) -> tf.Tensor:
     """A stateless seed, shape (2,), int32.
 
     Args:
         seed: `None` takes the next one of `generator`; an integer always gives the same;
             a tensor of shape (2,) is used as it is.
         generator: the owner's own stream of seeds.
+        of_replica: whether replicas of a `tf.distribute` strategy get different ones.
 
     Raises:
         TypeError: `seed` is neither of those.
     """
     if seed is None:
         own = tf.bitcast(tf.cast(generator.next(), tf.uint32), tf.int32)
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
+        if not of_replica or replicas() == 1:
             return own
         # All replicas hold the same generator: without this they would draw the same noise.
+        replica = tf.distribute.get_replica_context()
         return tf.random.fold_in(own, replica.replica_id_in_sync_group)
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
         low, high = int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF

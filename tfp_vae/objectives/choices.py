@@ -12,6 +12,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
 from tfp_vae.objectives import functions
+from tfp_vae.objectives.replicas import posterior_sample
 from tfp_vae.objectives.schedules import WarmUp
 
 
@@ -111,9 +112,8 @@ class Objective(abc.ABC):
 
     def draw(self, posterior: tfd.Distribution, seed: Any) -> Draws:
         """Reparameterized draws, as many as the objective takes."""
-        if self.num_samples == 1:
-            return Draws(posterior.sample(seed=seed))
-        return Draws(posterior.sample(self.num_samples, seed=seed))
+        count = None if self.num_samples == 1 else self.num_samples
+        return Draws(posterior_sample(posterior, count, seed))
 
     @property
     def final_weight(self) -> float | None:
@@ -231,7 +231,7 @@ class IWAE(Objective):
 
     def draw(self, posterior: tfd.Distribution, seed: Any) -> Draws:
         # With one sample too there is a leading axis to sum over.
-        z = posterior.sample(self.num_samples, seed=seed)
+        z = posterior_sample(posterior, self.num_samples, seed)
         if self.gradient != "dreg":
             return Draws(z)
         scale = functions.GradientScale()

@@ -142,7 +142,7 @@ class VAE(Trainer):
         images.check_specification(x, self.image_shape)
         y = self._label_vectors(y, x.shape[:1])
         posterior = self._encode(x if y is None else (x, y), training)
-        seed = _support.stateless_seed(None, self.seed_generator)
+        seed = _support.stateless_seed(None, self.seed_generator, of_replica=False)
         draws = self._draws(posterior, seed, training)
         likelihood = self._decode(draws.z, training, y)
         # As attributes of the result, so that `compute_loss`, which Keras hands nothing but this

@@ -217,6 +217,16 @@ class Trainer(keras.Model, abc.ABC):
         chosen = bool(training) or _in_test_step_of.get() is self
         return (self.objective if chosen else _ONE_DRAW).draw(posterior, seed)
 
+    def get_metrics_result(self) -> dict[str, Any]:
+        results = super().get_metrics_result()
+        strategy = tf.distribute.get_strategy()
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return results
+        if tf.distribute.in_cross_replica_context():
+            return results
+        # Keras averages what the workers' steps return along a first axis, which scalars lack.
+        return {name: tf.reshape(value, [1]) for name, value in results.items()}
+
     def test_step(self, data: Any) -> Any:
         token = _in_test_step_of.set(self)
         try:
