@@ -1,12 +1,14 @@
-"""The same network and objective, trained by three programs that a person could have written.
+"""The same networks and objective, trained by programs that a person could have written.
 
-All of them: the CVAE of TensorFlow's tutorial (two strided convolutions, two strided transposed
-ones, 2 latents), the single-sample Monte Carlo ELBO, Adam.
+Two networks: the CVAE of TensorFlow's tutorial (two strided convolutions, two strided transposed
+ones and one more; 2 latents) and a dense one (200-200 tanh on both sides, 50 latents). All: the
+single-sample Monte Carlo ELBO of binary pixels, Adam at 1e-4.
 """
 
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,32 +16,43 @@ import tensorflow as tf
 
 from tfp_vae import VAE, networks, priors
 
-IMAGE_SHAPE, LATENT_DIM = (28, 28, 1), 2
+IMAGE_SHAPE = (28, 28, 1)
+PIXELS = math.prod(IMAGE_SHAPE)
+NETWORKS = {"CVAE": 2, "dense": 50}  # latent dimensions
+RATE = 1e-4
 
 
-def plain_networks() -> tuple[keras.Sequential, keras.Sequential]:
-    """Encoder and decoder that return tensors: mean with log-variance, and logits."""
-    relu, layers = "relu", keras.layers
-    encoder = keras.Sequential(
-        [
-            keras.Input(IMAGE_SHAPE),
+def layers_of(network: str, api: Any) -> tuple[list[Any], list[Any]]:
+    """Layers of Keras 3, or of legacy Keras, up to the posterior's parameters and to the logits."""
+    layers, latent = api.layers, NETWORKS[network]
+    if network == "dense":
+        encoder = [layers.Flatten(), *(layers.Dense(200, activation="tanh") for _ in range(2))]
+        decoder = [layers.Dense(200, activation="tanh") for _ in range(2)]
+        decoder += [layers.Dense(PIXELS), layers.Reshape(IMAGE_SHAPE)]
+    else:
+        relu = "relu"
+        encoder = [
             layers.Conv2D(32, 3, 2, activation=relu),
             layers.Conv2D(64, 3, 2, activation=relu),
             layers.Flatten(),
-            layers.Dense(2 * LATENT_DIM),
         ]
-    )
-    decoder = keras.Sequential(
-        [
-            keras.Input((LATENT_DIM,)),
+        decoder = [
             layers.Dense(7 * 7 * 32, activation=relu),
             layers.Reshape((7, 7, 32)),
             layers.Conv2DTranspose(64, 3, 2, padding="same", activation=relu),
             layers.Conv2DTranspose(32, 3, 2, padding="same", activation=relu),
             layers.Conv2DTranspose(1, 3, 1, padding="same"),
         ]
+    return [*encoder, layers.Dense(2 * latent)], decoder
+
+
+def plain_networks(network: str) -> tuple[keras.Sequential, keras.Sequential]:
+    """Encoder and decoder that return tensors: mean with log-variance, and logits."""
+    encoder, decoder = layers_of(network, keras)
+    return (
+        keras.Sequential([keras.Input(IMAGE_SHAPE), *encoder]),
+        keras.Sequential([keras.Input((NETWORKS[network],)), *decoder]),
     )
-    return encoder, decoder
 
 
 def log_normal(z: tf.Tensor, mean: tf.Tensor | float, log_variance: tf.Tensor | float) -> tf.Tensor:
@@ -48,21 +61,24 @@ def log_normal(z: tf.Tensor, mean: tf.Tensor | float, log_variance: tf.Tensor | 
     return tf.reduce_sum(-0.5 * (squares + log_variance + math.log(2 * math.pi)), axis=1)
 
 
-def plain_loss(encoder: keras.Model, decoder: keras.Model, x: tf.Tensor) -> tf.Tensor:
-    """The negative single-sample ELBO as the tutorial writes it, mean over the batch."""
+def plain_log_weights(encoder: keras.Model, decoder: keras.Model, x: tf.Tensor) -> tf.Tensor:
+    """``log p(x|z) + log p(z) - log q(z|x)`` at one draw for each image."""
     mean, log_variance = tf.split(encoder(x), 2, axis=1)
     z = mean + tf.random.normal(tf.shape(mean)) * tf.exp(0.5 * log_variance)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=x, logits=decoder(z))
     log_px_z = -tf.reduce_sum(cross_entropy, axis=[1, 2, 3])
-    return -tf.reduce_mean(log_px_z + log_normal(z, 0.0, 0.0) - log_normal(z, mean, log_variance))
+    return log_px_z + log_normal(z, 0.0, 0.0) - log_normal(z, mean, log_variance)
+
+
+# ---------------------------------------------------------------------- training
 
 
 class PlainLoop:
     """A `GradientTape` in a `tf.function`, called for every batch of a `tf.data.Dataset`."""
 
-    def __init__(self, x: np.ndarray, batch_size: int, learning_rate: float = 1e-4) -> None:
-        self.encoder, self.decoder = plain_networks()
-        optimizer = keras.optimizers.Adam(learning_rate)
+    def __init__(self, x: np.ndarray, batch_size: int, network: str = "CVAE") -> None:
+        self.encoder, self.decoder = plain_networks(network)
+        optimizer = keras.optimizers.Adam(RATE)
         variables = self.encoder.trainable_variables + self.decoder.trainable_variables
         optimizer.build(variables)
         self.data = tf.data.Dataset.from_tensor_slices(x).shuffle(len(x)).batch(batch_size)
@@ -70,11 +86,13 @@ class PlainLoop:
         @tf.function
         def step(batch: tf.Tensor) -> None:
             with tf.GradientTape() as tape:
-                loss = plain_loss(self.encoder, self.decoder, batch)
+                loss = -tf.reduce_mean(plain_log_weights(self.encoder, self.decoder, batch))
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
         self.step = step
-        self.loss = tf.function(lambda batch: plain_loss(self.encoder, self.decoder, batch))
+        self.log_weights = tf.function(
+            lambda batch: plain_log_weights(self.encoder, self.decoder, batch)
+        )
 
     def epoch(self) -> None:
         for batch in self.data:
@@ -83,15 +101,15 @@ class PlainLoop:
     def elbo(self, x: np.ndarray) -> float:
         """The mean single-sample ELBO of `x`, in nats."""
         pieces = np.array_split(x, len(x) // 500)
-        return -float(np.mean([self.loss(piece) for piece in pieces]))
+        return float(np.mean([np.mean(self.log_weights(piece)) for piece in pieces]))
 
 
 class StockKeras(keras.Model):
     """The network in Keras 3 as it comes: `compute_loss`, `fit`, and XLA by ``"auto"``."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str) -> None:
         super().__init__()
-        self.encoder, self.decoder = plain_networks()
+        self.encoder, self.decoder = plain_networks(network)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return x
@@ -99,26 +117,177 @@ class StockKeras(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ) -> tf.Tensor:
-        return plain_loss(self.encoder, self.decoder, x)
+        return -tf.reduce_mean(plain_log_weights(self.encoder, self.decoder, x))
 
 
-def stock_keras(x: np.ndarray, batch_size: int) -> Callable[[], None]:
+def stock_keras(x: np.ndarray, batch_size: int, network: str = "CVAE") -> Callable[[], None]:
     """One epoch of stock Keras 3, compiled as `compile` does when it is told nothing."""
-    model = StockKeras()
-    model.compile(keras.optimizers.Adam(1e-4))
+    model = StockKeras(network)
+    model.compile(keras.optimizers.Adam(RATE))
     return lambda: model.fit(x, batch_size=batch_size, verbose=0)
 
 
-def cvae(learning_rate: float = 1e-4) -> VAE:
+def legacy_layers(x: np.ndarray, batch_size: int, network: str = "CVAE") -> Callable[[], None]:
+    """One epoch of TFP's own layers on legacy Keras, wired as in TFP's tutorial."""
+    import tensorflow_probability as tfp
+    import tf_keras
+
+    latent = NETWORKS[network]
+    prior = tfp.distributions.MultivariateNormalDiag(tf.zeros(latent), tf.ones(latent))
+    encoder, decoder = layers_of(network, tf_keras)
+
+    def posterior(parameters: tf.Tensor) -> tfp.distributions.Distribution:
+        mean, log_variance = tf.split(parameters, 2, axis=-1)
+        return tfp.distributions.MultivariateNormalDiag(mean, tf.exp(0.5 * log_variance))
+
+    head = tfp.layers.DistributionLambda(
+        posterior,
+        activity_regularizer=tfp.layers.KLDivergenceRegularizer(prior, use_exact_kl=False),
+    )
+    encoder = tf_keras.Sequential([tf_keras.layers.InputLayer(IMAGE_SHAPE), *encoder, head])
+    pixels = tfp.layers.IndependentBernoulli(IMAGE_SHAPE)
+    decoder = tf_keras.Sequential(
+        [
+            tf_keras.layers.InputLayer((latent,)),
+            *decoder,
+            tf_keras.layers.Flatten(),
+            pixels,
+        ]
+    )
+    model = tf_keras.Model(encoder.inputs, decoder(encoder.outputs[0]))
+    model.compile(tf_keras.optimizers.Adam(RATE), loss=lambda x, p: -p.log_prob(x))
+    return lambda: model.fit(x, x, batch_size=batch_size, verbose=0)
+
+
+def torch_networks(network: str) -> tuple[Any, Any]:
+    """The same networks in PyTorch, convolutions in its fastest layout on a processor."""
+    import torch
+    from torch import nn
+
+    latent = NETWORKS[network]
+    if network == "dense":
+        encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(PIXELS, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(),
+            nn.Linear(200, 2 * latent),
+        )  # fmt: skip
+        decoder = nn.Sequential(
+            nn.Linear(latent, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(),
+            nn.Linear(200, PIXELS), nn.Unflatten(1, (1, 28, 28)),
+        )  # fmt: skip
+        return encoder, decoder
+    encoder = nn.Sequential(
+        nn.Conv2d(1, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 64, 3, 2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64 * 6 * 6, 2 * latent),
+    )  # fmt: skip
+    up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+    decoder = nn.Sequential(
+        nn.Linear(latent, 7 * 7 * 32), nn.ReLU(), nn.Unflatten(1, (32, 7, 7)),
+        nn.ConvTranspose2d(32, 64, **up), nn.ReLU(), nn.ConvTranspose2d(64, 32, **up), nn.ReLU(),
+        nn.ConvTranspose2d(32, 1, 3, 1, 1),
+    )  # fmt: skip
+    layout = torch.channels_last
+    return encoder.to(memory_format=layout), decoder.to(memory_format=layout)
+
+
+def torch_log_weights(encoder: Any, decoder: Any, x: Any) -> Any:
+    """As `plain_log_weights`, of images in PyTorch's order of dimensions."""
+    import torch
+    from torch.nn import functional
+
+    mean, log_variance = encoder(x).chunk(2, 1)
+    noise = torch.randn_like(mean)
+    z = mean + noise * torch.exp(0.5 * log_variance)
+    entropy = functional.binary_cross_entropy_with_logits(decoder(z), x, reduction="none")
+    difference = 0.5 * (noise**2 + log_variance - z**2).sum(1)
+    return difference - entropy.sum((1, 2, 3))
+
+
+def torch_eager(x: np.ndarray, batch_size: int, network: str = "CVAE") -> Callable[[], None]:
+    """One epoch of an eager PyTorch loop on images that lie in memory as one tensor."""
+    import torch
+
+    encoder, decoder = torch_networks(network)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], RATE)
+    images = torch_images(x)
+
+    def epoch() -> None:
+        order = torch.randperm(len(images))
+        for start in range(0, len(images), batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            batch = images[order[start : start + batch_size]]
+            loss = -torch_log_weights(encoder, decoder, batch).mean()
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+def torch_images(x: np.ndarray) -> Any:
+    import torch
+
+    images = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def ours(network: str = "CVAE") -> VAE:
     """The same model in `tfp_vae`, with the same Monte Carlo objective."""
-    prior = priors.StandardNormal(LATENT_DIM)
-    encoder = networks.conv_encoder(IMAGE_SHAPE, LATENT_DIM, prior=prior, use_exact_kl=False)
-    vae = VAE(encoder, networks.conv_decoder(IMAGE_SHAPE, LATENT_DIM), prior)
-    vae.compile(keras.optimizers.Adam(learning_rate))
+    latent = NETWORKS[network]
+    prior = priors.StandardNormal(latent)
+    options: dict[str, Any] = {"prior": prior, "use_exact_kl": False}
+    if network == "dense":
+        dense = {"units": (200, 200), "activation": "tanh"}
+        encoder = networks.dense_encoder(IMAGE_SHAPE, latent, **dense, **options)
+        decoder = networks.dense_decoder(IMAGE_SHAPE, latent, **dense)
+    else:
+        encoder = networks.conv_encoder(IMAGE_SHAPE, latent, **options)
+        decoder = networks.conv_decoder(IMAGE_SHAPE, latent)
+    vae = VAE(encoder, decoder, prior)
+    vae.compile(keras.optimizers.Adam(RATE))
     return vae
 
 
-def seconds(function: Callable[[], None]) -> float:
+# ---------------------------------------------------------------------- likelihood
+
+
+def plain_likelihood(loop: PlainLoop, x: np.ndarray, num_samples: int) -> np.ndarray:
+    """Importance weighted, one draw of all images after the other in a compiled loop."""
+    parts = [loop.log_weights(x) for _ in range(num_samples)]
+    return np.asarray(tf.reduce_logsumexp(parts, 0)) - math.log(num_samples)
+
+
+def image_by_image(encoder: Any, decoder: Any, x: np.ndarray, num_samples: int) -> np.ndarray:
+    """The way of pythae's `get_nll`: image by image, encoded again for each of its draws."""
+    import torch
+
+    with torch.no_grad():
+        found = [
+            torch.logsumexp(
+                torch_log_weights(encoder, decoder, image[None].repeat(num_samples, 1, 1, 1)), 0
+            )
+            for image in torch_images(x)
+        ]
+    return np.asarray(found) - math.log(num_samples)
+
+
+# ---------------------------------------------------------------------- work
+
+
+def multiply_adds(network: str) -> int:
+    """Of one image through encoder and decoder: those of matrix products and convolutions."""
+    total = 0
+    for part in plain_networks(network):
+        for layer in part.layers:
+            before, after = layer.input.shape[1:], layer.output.shape[1:]
+            if isinstance(layer, keras.layers.Conv2DTranspose):
+                total += math.prod(before) * after[-1] * math.prod(layer.kernel_size)
+            elif isinstance(layer, keras.layers.Conv2D):
+                total += math.prod(after) * before[-1] * math.prod(layer.kernel_size)
+            elif isinstance(layer, keras.layers.Dense):
+                total += math.prod(before) * math.prod(after)
+    return total
+
+
+def seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start

@@ -1,20 +1,24 @@
 """Speed as ratios, side by side in one run.
 
-python benchmarks/speed.py                     # all, about 15 minutes on two cores
-python benchmarks/speed.py epoch manifold      # a choice of: epoch, manifold, recipe
+python benchmarks/speed.py                     # all, about half an hour on two cores
+python benchmarks/speed.py epoch manifold      # a choice of: epoch, likelihood, manifold, sampling,
+                                               # start, recipe
 
 On a shared machine a second is no unit: the contestants take turns, and the best of several
 repetitions of each are compared. MNIST is taken from TFP_VAE_DATA_DIR; without it, random pixels
-serve for `epoch` and `manifold`, which do not depend on them.
+serve for all but `recipe`. PyTorch takes part where it is installed.
 """
 
 import argparse
+import importlib.util
 import pathlib
 import platform
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import contestants
 import keras
@@ -25,6 +29,16 @@ import tensorflow_probability as tfp
 from tfp_vae import datasets, plotting
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "train_mnist.py"
+BATCH_SIZES = (32, 100, 500)
+IMAGES = 6_000  # of a round of training
+TORCH = importlib.util.find_spec("torch") is not None
+OURS = "tfp_vae, VAE.fit"
+TRAINING: dict[str, Callable[..., Callable[[], None]]] = {
+    "plain TensorFlow loop": lambda *args: contestants.PlainLoop(*args).epoch,
+    "stock Keras 3, jit_compile='auto'": contestants.stock_keras,
+    "tfp.layers on tf_keras": contestants.legacy_layers,
+    "PyTorch, eager, channels last": contestants.torch_eager,
+}
 
 
 def images() -> tuple[np.ndarray, np.ndarray, str]:
@@ -38,7 +52,7 @@ def images() -> tuple[np.ndarray, np.ndarray, str]:
     return x_train, x_test, "MNIST"
 
 
-def take_turns(functions: dict, repetitions: int) -> dict[str, float]:
+def take_turns(functions: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
     """The best seconds of each function, over rounds in which each is called once."""
     for function in functions.values():
         function()  # traced, compiled, memory at hand
@@ -50,37 +64,78 @@ def take_turns(functions: dict, repetitions: int) -> dict[str, float]:
 
 
 def table(title: str, rows: list[tuple[str, ...]]) -> None:
-    print(f"\n{title}")
+    """Markdown, which a terminal shows well enough."""
+    print(f"\n{title}\n")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+    for number, row in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print(f"| {' | '.join(cells)} |")
+        if number == 0:
+            print(f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    sys.stdout.flush()
+
+
+def peak() -> float:
+    """Multiply-adds a second of float32 matrix products, the best of some."""
+    a = tf.random.normal([2048, 2048])
+    product = tf.function(lambda: tf.linalg.matmul(a, a))
+    product()
+    return 2048**3 / min(contestants.seconds(lambda: product().numpy()) for _ in range(10))
 
 
 def epoch(repetitions: int) -> None:
-    """One epoch of `VAE.fit` on the CVAE at batch 100, against a plain loop and stock Keras 3."""
+    """Training, against what people use instead, at three batch sizes and on two networks."""
     x, _, what = images()
-    loop, vae = contestants.PlainLoop(x, 100), contestants.cvae()
-    ours = "tfp_vae, VAE.fit"
-    best = take_turns(
-        {
-            "plain TensorFlow loop": loop.epoch,
-            "stock Keras 3, jit_compile='auto'": contestants.stock_keras(x, 100),
-            ours: lambda: vae.fit(x, batch_size=100, verbose=0),
-        },
-        repetitions,
-    )
-    rows = [("contestant", "seconds", "images/s", "tfp_vae is faster by")]
-    rows += [
-        (name, f"{s:.2f}", f"{len(x) / s:.0f}", f"{s / best[ours]:.2f}") for name, s in best.items()
-    ]
-    table(f"one epoch, CVAE, batch 100, {len(x)} images of {what}, best of {repetitions}", rows)
+    x = x[:IMAGES]
+    known = {k: v for k, v in TRAINING.items() if TORCH or "PyTorch" not in k}
+    rows = [("network", "batch", "images/s of tfp_vae", "share of the peak",
+             *(f"faster than {name}" for name in known))]  # fmt: skip
+    highest = peak()
+    for network in contestants.NETWORKS:
+        # Forward once and backward twice, but for the gradient of the images, which none takes.
+        work = 3 * contestants.multiply_adds(network)
+        for batch_size in BATCH_SIZES:
+            vae = contestants.ours(network)
+            functions = {name: make(x, batch_size, network) for name, make in known.items()}
+            functions[OURS] = lambda vae=vae, b=batch_size: vae.fit(x, batch_size=b, verbose=0)
+            best = take_turns(functions, repetitions)
+            highest = max(highest, peak())
+            rate = len(x) / best[OURS]
+            ratios = (f"{best[name] / best[OURS]:.2f}" for name in known)
+            share = f"{100 * work * rate / highest:.0f}%"
+            rows.append((network, str(batch_size), f"{rate:,.0f}", share, *ratios))
+    title = f"Training, {len(x):,} images of {what} a round, best of {repetitions}; "
+    table(title + f"peak of matrix products: {2 * highest / 1e9:.0f} GFLOPS", rows)
+
+
+def likelihood(repetitions: int) -> None:
+    """Importance-weighted likelihood of the CVAE: images times samples a second."""
+    _, x, what = images()
+    vae, loop = contestants.ours(), contestants.PlainLoop(x[:100], 100)
+    many, few, samples = x[:500], x[:5], 100
+    functions = {
+        "tfp_vae, VAE.log_likelihood": lambda: vae.log_likelihood(many, samples, verbose=0),
+        "plain TensorFlow loop over draws": lambda: contestants.plain_likelihood(
+            loop, many, samples
+        ),
+    }
+    counts = dict.fromkeys(functions, len(many) * samples)
+    if TORCH:
+        encoder, decoder = contestants.torch_networks("CVAE")
+        name = "image by image, the way of pythae (PyTorch)"
+        functions[name] = lambda: contestants.image_by_image(encoder, decoder, few, samples)
+        counts[name] = len(few) * samples
+    best = take_turns(functions, repetitions)
+    rates = {name: counts[name] / s for name, s in best.items()}
+    rows = [("way", "images × samples a second", "tfp_vae is faster by")]
+    first = next(iter(rates))
+    rows += [(name, f"{rate:,.0f}", f"{rates[first] / rate:.2f}") for name, rate in rates.items()]
+    table(f"Likelihood, CVAE, {samples} samples, {what}, best of {repetitions}", rows)
 
 
 def manifold(repetitions: int) -> None:
     """The 20×20 latent grid in one batch, against a decoder call for each cell."""
-    vae = contestants.cvae()
+    vae = contestants.ours()
     quantiles = tfp.distributions.Normal(0.0, 1.0).quantile(np.linspace(0.05, 0.95, 20))
     cells = [tf.reshape(tf.stack([a, b]), [1, 2]) for b in quantiles for a in quantiles]
     best = take_turns(
@@ -92,7 +147,63 @@ def manifold(repetitions: int) -> None:
     )
     rows = [("way", "milliseconds", "tfp_vae is faster by")]
     rows += [(k, f"{1000 * s:.1f}", f"{s / best['tfp_vae']:.1f}") for k, s in best.items()]
-    table(f"latent manifold, 20×20 cells, best of {repetitions}", rows)
+    table(f"Latent manifold, 20×20 cells, best of {repetitions}", rows)
+
+
+def sampling(repetitions: int) -> None:
+    """10,000 draws from the prior and their decoder means."""
+    vae, loop = contestants.ours(), contestants.PlainLoop(np.zeros((1, 28, 28, 1), "float32"), 1)
+    probabilities = tf.function(lambda z: tf.sigmoid(loop.decoder(z)))
+    best = take_turns(
+        {
+            "plain decoder, 20 batches of 500": lambda: [
+                probabilities(tf.random.normal([500, 2])).numpy() for _ in range(20)
+            ],
+            "tfp_vae, VAE.sample(10_000)": lambda: vae.sample(10_000, mean=True).numpy(),
+        },
+        repetitions,
+    )
+    last = list(best)[-1]
+    rows = [("way", "seconds", "tfp_vae is faster by")]
+    rows += [(name, f"{s:.2f}", f"{s / best[last]:.2f}") for name, s in best.items()]
+    table(f"Sampling 10,000 images, CVAE, best of {repetitions}", rows)
+
+
+def start(repetitions: int) -> None:
+    """Seconds and resident memory of fresh processes: import alone, and one round of training."""
+    programs = {
+        "import tensorflow, tensorflow_probability": "import tensorflow, tensorflow_probability",
+        "import tfp_vae": "import tfp_vae",
+    }
+    folder = repr(str(pathlib.Path(__file__).parent))
+    for name, call in (
+        ("a round of VAE.fit", "c.ours().fit(x, batch_size=100, verbose=0)"),
+        ("a round of the plain loop", "c.PlainLoop(x, 100).epoch()"),
+        ("a round of stock Keras 3", "c.stock_keras(x, 100)()"),
+        ("a round of tfp.layers", "c.legacy_layers(x, 100)()"),
+        *([("a round of PyTorch", "c.torch_eager(x, 100)()")] if TORCH else []),
+    ):
+        programs[name] = (
+            f"import sys; sys.path.insert(0, {folder}); import contestants as c, numpy as np; "
+            f"x = np.zeros(({IMAGES}, 28, 28, 1), 'float32'); {call}"
+        )
+    memory = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    best = dict.fromkeys(programs, float("inf"))
+    resident: dict[str, float] = {}
+    for _ in range(min(repetitions, 3)):
+        for name, program in programs.items():
+
+            def run(program: str = program) -> None:
+                command = [sys.executable, "-c", program + memory]
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                resident[name] = float(said.split()[-1]) * 1024  # noqa: B023, called at once
+
+            best[name] = min(best[name], contestants.seconds(run))
+    rows = [("fresh process", "seconds", "highest resident memory, MB")]
+    rows += [(name, f"{s:.2f}", f"{resident[name] / 1e6:.0f}") for name, s in best.items()]
+    table(
+        "Fresh processes (all import contestants, and with it TensorFlow, but the first two)", rows
+    )
 
 
 def recipe(_: int) -> None:
@@ -127,7 +238,7 @@ def recipe(_: int) -> None:
             f"1/{loop_seconds / reached[1]:.1f}",
         ),
     ]
-    table("time to the ELBO of the tutorial's loop (MNIST, threshold 0.5, 2 latents)", rows)
+    table("Time to the ELBO of the tutorial's loop (MNIST, threshold 0.5, 2 latents)", rows)
 
 
 class Example:
@@ -156,14 +267,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    benchmarks = {"epoch": epoch, "manifold": manifold, "recipe": recipe}
+    benchmarks = {
+        function.__name__: function
+        for function in (epoch, likelihood, manifold, sampling, start, recipe)
+    }
     parser.add_argument("benchmarks", nargs="*", choices=[*benchmarks, []], default=[])
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
+    versions = [
+        f"TensorFlow {tf.__version__}",
+        f"Keras {keras.__version__}",
+        f"TFP {tfp.__version__}",
+    ]
+    if TORCH:
+        import torch
+
+        versions.append(f"PyTorch {torch.__version__}")
     print(
-        f"{platform.machine()}, {len(tf.config.list_physical_devices('GPU'))} GPUs, Python "
-        f"{platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-        f"TFP {tfp.__version__}"
+        f"{platform.machine()}, {len(tf.config.list_physical_devices('GPU'))} GPUs, "
+        f"Python {platform.python_version()}, {', '.join(versions)}"
     )
     for name in arguments.benchmarks or benchmarks:
         benchmarks[name](arguments.repetitions)
