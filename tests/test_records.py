@@ -1,5 +1,7 @@
 """TFRecord folders: what is read is what was written, in a law of its own for each epoch."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -201,3 +203,73 @@ def test_memory_holds_one_piece(tmp_path):
 
     datasets.write_records(tmp_path, pieces(), images_per_file=2)
     assert asked == [0, 2, 4, 6]  # a piece is asked for when those before it are written
+
+
+# --------------------------------------------------------------------- folders of images
+
+
+@pytest.fixture(scope="module")
+def pictures(arrays, tmp_path_factory):
+    """The images as png files in two subfolders, even and odd."""
+    import imageio.v3 as iio
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for image, number in zip(*arrays, strict=True):
+        sub = folder / ("even", "odd")[number % 2]
+        sub.mkdir(exist_ok=True)
+        iio.imwrite(sub / f"{number:03d}.png", image[..., 0])
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_folder_of_images_gives_what_load_gives(pictures, split):
+    data = datasets.load(pictures)
+    x, y = read(pictures, split, batch_size=7, training=False)
+    np.testing.assert_array_equal(x, getattr(data, f"x_{split}"))
+    np.testing.assert_array_equal(y, getattr(data, f"y_{split}"))
+
+
+def test_images_of_a_folder_come_once_in_each_epoch_in_an_order_of_its_own(pictures):
+    data = datasets.stream(pictures, batch_size=10, seed=1)
+    passes = [np.concatenate([x.numpy().reshape(len(x), -1) for x, _ in data]) for _ in range(2)]
+    assert not np.array_equal(*passes)
+    rows = [np.array(sorted(map(tuple, each))) for each in passes]
+    np.testing.assert_array_equal(*rows)
+    assert len(rows[0]) == 93
+    again = datasets.stream(pictures, batch_size=10, seed=1, initial_epoch=1)
+    found = np.concatenate([x.numpy().reshape(len(x), -1) for x, _ in again])
+    np.testing.assert_array_equal(found, passes[1])
+    parts = [read(pictures, shard=(i, 2), training=False)[0] for i in (0, 1)]
+    assert [len(part) for part in parts] == [46, 46]
+
+
+def test_images_of_a_folder_are_resized_and_coloured(pictures):
+    data = datasets.stream(pictures, image_size=(8, 4), grayscale=False)
+    assert data.element_spec[0].shape == (None, 8, 4, 3)
+    x, _ = next(iter(data))
+    assert 0 <= float(x.numpy().min()) < float(x.numpy().max()) <= 1
+
+
+def test_an_image_of_another_size_is_named(pictures, tmp_path):
+    import imageio.v3 as iio
+
+    shutil.copytree(pictures, tmp_path / "p")
+    iio.imwrite(tmp_path / "p" / "odd" / "001.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"odd/001\.png"):
+        read(tmp_path / "p", test_fraction=0)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    pytest.param({"split": "valid"}, "split: expected train or test", id="split"),
+    pytest.param({"test_fraction": 0, "split": "test"}, "at most the 0 images", id="no test"),
+])  # fmt: skip
+def test_wrong_arguments_for_a_folder(pictures, options, message):
+    with pytest.raises(DatasetError, match=message):
+        datasets.stream(pictures, **options)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="expected images"):
+        datasets.stream(tmp_path)
+    with pytest.raises(DatasetError, match="there is no such file"):
+        datasets.stream(tmp_path / "nowhere")

@@ -8,7 +8,8 @@ Nothing is ever unpickled, and a file that cannot be trusted is named in a `Data
 from tfp_vae.datasets.common import AbsentError, DatasetError, ImageData
 from tfp_vae.datasets.loading import available, load, locate
 from tfp_vae.datasets.pipelines import binarize, pipeline
-from tfp_vae.datasets.records import stream, write_records
+from tfp_vae.datasets.records import write_records
+from tfp_vae.datasets.streams import stream
 
 __all__ = [
     "AbsentError",

@@ -55,17 +55,14 @@ def _enlarged(scans: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------- split
 
 
-def _split(
-    name: str,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    class_names: tuple[str, ...] | None,
-    where: str,
-    test_fraction: float,
-    seed: int,
-) -> ImageData:
-    """Hold out a random part for the test set, the same one for the same seed."""
-    count = len(images)
+def split_indices(
+    where: str, count: int, test_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of so many images are for training, and which for the test.
+
+    Raises:
+        DatasetError: none would be left to train on.
+    """
     held_out = round(count * test_fraction)
     if test_fraction > 0:
         held_out = max(held_out, 1)
@@ -76,7 +73,20 @@ def _split(
         )
     order = np.random.default_rng(seed).permutation(count)
     # Sorted: each part keeps the order of the file.
-    train, test = np.sort(order[held_out:]), np.sort(order[:held_out])
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _split(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...] | None,
+    where: str,
+    test_fraction: float,
+    seed: int,
+) -> ImageData:
+    """Hold out a random part for the test set, the same one for the same seed."""
+    train, test = split_indices(where, len(images), test_fraction, seed)
     x_train, x_test = images[train], images[test]
     return ImageData(
         name=name,
@@ -151,6 +161,25 @@ def load_folder(
     seed: int,
 ) -> ImageData:
     """A folder of images, or of one subfolder of images for each class."""
+    paths, labels, class_names = image_paths(folder)
+    if grayscale is None:
+        grayscale = all(is_grey(path) for path in paths)
+    where = str(folder)
+    pixels = to_unit_images(where, _read_images(paths, image_size, grayscale))
+    transparent = sum(_mode(path) in _ALPHA for path in paths)
+    if transparent:
+        where += f" (alpha channel left out of {transparent:,})"
+    return _split(folder.name, pixels, labels, class_names, where, test_fraction, seed)
+
+
+def image_paths(
+    folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], np.ndarray | None, tuple[str, ...] | None]:
+    """The images of a folder, their labels and the names of the classes, if there are any.
+
+    Raises:
+        DatasetError: no images, or a layout that could be read in two ways.
+    """
     flat = _images_in(folder)
     classes = {
         sub.name: images
@@ -176,15 +205,12 @@ def load_folder(
     labels = None
     if classes:
         labels = np.repeat(np.arange(len(classes)), [len(images) for images in classes.values()])
-    modes = [_mode(path) for path in paths]
-    if grayscale is None:
-        grayscale = all(mode in _GREY for mode in modes)
-    where = str(folder)
-    pixels = to_unit_images(where, _read_images(paths, image_size, grayscale))
-    transparent = sum(mode in _ALPHA for mode in modes)
-    if transparent:
-        where += f" (alpha channel left out of {transparent:,})"
-    return _split(folder.name, pixels, labels, tuple(classes) or None, where, test_fraction, seed)
+    return paths, labels, tuple(classes) or None
+
+
+def is_grey(path: pathlib.Path) -> bool:
+    """Whether the header says that the image has no colours."""
+    return _mode(path) in _GREY
 
 
 def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -199,10 +225,10 @@ def _read_images(
     paths: list[pathlib.Path], image_size: tuple[int, int] | None, grayscale: bool
 ) -> np.ndarray:
     """uint8, shape (N, height, width, 1 or 3)."""
-    first = _read_image(paths[0], image_size, grayscale)
+    first = read_image(paths[0], image_size, grayscale)
     images = np.empty((len(paths), *first.shape), np.uint8)
     for index, path in enumerate(paths):
-        image = first if index == 0 else _read_image(path, image_size, grayscale)
+        image = first if index == 0 else read_image(path, image_size, grayscale)
         if image.shape != first.shape:
             raise DatasetError(
                 f"{path}: expected {_size(first)} pixels (height × width) as in {paths[0]}, got "
@@ -240,7 +266,7 @@ def _mode(path: pathlib.Path) -> str:
         return image.mode
 
 
-def _read_image(
+def read_image(
     path: pathlib.Path, image_size: tuple[int, int] | None, grayscale: bool
 ) -> np.ndarray:
     from PIL import Image, ImageOps

@@ -1,0 +1,257 @@
+"""Data larger than memory: images read from disk as they are needed."""
+
+import abc
+import itertools
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_vae import _support
+from tfp_vae.datasets import own, records
+from tfp_vae.datasets.common import DatasetError, check_seed
+from tfp_vae.datasets.pipelines import binary_batch, check_method
+
+_READ_AT_ONCE = 8  # files whose records are mixed before the shuffle buffer mixes them further
+
+
+class _Source(abc.ABC):
+    """Stored images: in pieces whose order an epoch chooses.
+
+    Attributes:
+        count: images.
+        pieces: how many pieces there are.
+        labelled: whether there are labels.
+        mixed: whether the order of the pieces is that of the images.
+    """
+
+    count: int
+    pieces: int
+    labelled: bool
+    mixed: bool
+
+    @abc.abstractmethod
+    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
+        """The stored images, piece by piece in that order."""
+
+    @abc.abstractmethod
+    def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
+        """Pixels, float32 in [0, 1], and labels of a batch of what `read` gives."""
+
+
+class _Records(_Source):
+    mixed = False
+
+    def __init__(self, folder: pathlib.Path, split: str) -> None:
+        index = records.read_index(folder)
+        if split not in index["splits"]:
+            raise DatasetError(
+                f"{folder}: expected {split!r} among its splits, got {', '.join(index['splits'])}."
+            )
+        names, counts = zip(*index["splits"][split], strict=True)
+        self.paths = [str(folder / name) for name in names]
+        for path in self.paths:
+            if not pathlib.Path(path).is_file():
+                raise DatasetError(
+                    f"{path}: there is no such file, though {records.INDEX} names it."
+                )
+        self.count, self.pieces = sum(counts), len(names)
+        self.labelled = index["labels"]
+        self.shape, self.dtype = index["image_shape"], index["dtype"]
+
+    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(tf.gather(self.paths, order)).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=_READ_AT_ONCE if training else 1,
+            block_length=16,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
+        described = {"image": tf.io.FixedLenFeature([], tf.string)}
+        if self.labelled:
+            described["label"] = tf.io.FixedLenFeature([], tf.int64)
+        found = tf.io.parse_example(batch, described)
+        pixels = tf.io.decode_raw(found["image"], self.dtype)
+        pixels = tf.reshape(pixels, [-1, *self.shape])
+        if self.dtype == "uint8":
+            pixels = tf.cast(pixels, tf.float32) / 255
+        return pixels, found.get("label")
+
+
+class _ImageFiles(_Source):
+    mixed = True
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        split: str,
+        image_size: Sequence[int] | None,
+        grayscale: bool | None,
+        test_fraction: float,
+        split_seed: int,
+    ) -> None:
+        paths, labels, _ = own.image_paths(folder)
+        train, test = own.split_indices(str(folder), len(paths), test_fraction, split_seed)
+        if split not in ("train", "test"):
+            raise DatasetError(f"split: expected train or test, got {split!r}.")
+        chosen = train if split == "train" else test
+        self.paths = [str(paths[i]) for i in chosen]
+        self.labels = None if labels is None else labels[chosen].astype(np.int64)
+        self.count = self.pieces = len(self.paths)
+        self.labelled = labels is not None
+        if grayscale is None:
+            grayscale = all(own.is_grey(path) for path in paths)
+        self.channels = 1 if grayscale else 3
+        first = own.read_image(paths[0], None, grayscale)
+        self.size = tuple(image_size or first.shape[:2])
+        self.resize = image_size is not None
+
+    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            self._open, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def _open(self, index: tf.Tensor) -> Any:
+        path = tf.gather(self.paths, index)
+        image = tf.io.decode_image(
+            tf.io.read_file(path), channels=self.channels, expand_animations=False
+        )
+        if self.resize:
+            image = tf.image.resize(
+                tf.cast(image, tf.float32), self.size, "bicubic", antialias=True
+            )
+            image = tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
+        shape = (*self.size, self.channels)
+        same = tf.reduce_all(tf.equal(tf.shape(image), shape))
+        said = ["images: expected the shape", shape, "of the first, got", tf.shape(image), path]
+        with tf.control_dependencies([tf.debugging.Assert(same, said)]):
+            image = tf.ensure_shape(tf.identity(image), shape)
+        return (image, tf.gather(self.labels, index)) if self.labelled else image
+
+    def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
+        pixels, labels = _support.split_labels(batch)
+        return tf.cast(pixels, tf.float32) / 255, labels
+
+
+def stream(
+    folder: Any,
+    split: str = "train",
+    *,
+    batch_size: int = 100,
+    binarization: str = "none",
+    threshold: float = 0.5,
+    training: bool = True,
+    seed: int = 0,
+    shuffle_buffer: int = 10_000,
+    shard: tuple[int, int] = (0, 1),
+    drop_remainder: bool = False,
+    initial_epoch: int = 0,
+    image_size: Sequence[int] | None = None,
+    grayscale: bool | None = None,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches of images from a folder, read and decoded as they are needed.
+
+    What `pipeline` is for arrays: each pass is an epoch, in an order of its own; order and draws of
+    epoch e are a function of `seed` and e alone. Reading and decoding go on beside the training.
+
+    The folder is one of `write_records`: its files come in a new order, records of some files are
+    mixed, and images shuffled buffer by buffer; memory holds three buffers of stored images and a
+    few batches. Or it is a folder of png, jpg or bmp images as `load` takes it, with the same split
+    into train and test; memory holds the paths and a few batches. Other than by `load`, images are
+    not turned as their EXIF tag says.
+
+    Args:
+        folder: of either kind.
+        split: "train" or "test".
+        batch_size: images in a batch; the last batch may be smaller.
+        binarization: "threshold", "dynamic" or "none", as in `binarize`; without `training` a
+            dynamic draw is the same in every pass.
+        threshold: as in `binarize`.
+        training: whether to shuffle, and to draw anew in each epoch.
+        seed: an integer of at least 0.
+        shuffle_buffer: images of records; the larger, the better they are mixed.
+        shard: (index, count): this reader's part of the images, of as many workers. All parts
+            have the same number of batches: what is left over is left out, in training of each
+            epoch another part.
+        drop_remainder: whether to leave out a last batch that is smaller.
+        initial_epoch: as in `pipeline`.
+        image_size: (height, width) to which an image folder's images are resized (bicubic).
+        grayscale: as in `load`, of an image folder.
+        test_fraction: as in `load`, of an image folder.
+        split_seed: of that split; the `seed` of `load`.
+
+    Returns:
+        A `tf.data.Dataset` of known length: float32 (B, height, width, channels), or with labels a
+        pair of that and int64 (B,).
+
+    Raises:
+        DatasetError: no such folder or split, a damaged index, a file that is missing, wrong
+            arguments, or no batch left. A damaged image or record, or an image of another size, is
+            an error of TensorFlow when its batch comes.
+    """
+    folder = pathlib.Path(folder)
+    check_method(binarization, threshold)
+    batch_size = _support.check_positive_int("batch_size", batch_size)
+    shuffle_buffer = _support.check_positive_int("shuffle_buffer", shuffle_buffer)
+    seed = check_seed(seed)
+    first_epoch = _support.check_int("initial_epoch", initial_epoch, 0)
+    part, parts = shard
+    if not 0 <= part < parts:
+        raise DatasetError(f"shard: expected an index below the count, got {shard!r}.")
+    source: _Source
+    has_records = any(folder.glob("*.tfrecord")) or (folder / records.INDEX).exists()
+    if has_records or not folder.is_dir():
+        source = _Records(folder, split)
+    else:
+        source = _ImageFiles(folder, split, image_size, grayscale, test_fraction, split_seed)
+    count = source.count // parts
+    batches = count // batch_size if drop_remainder else math.ceil(count / batch_size)
+    if batches == 0:
+        raise DatasetError(
+            f"batch_size: expected at most the {count:,} images of a part, got {batch_size:,}."
+        )
+    epochs = itertools.count(first_epoch)
+    mixed = tf.random.experimental.stateless_shuffle
+
+    def begin_epoch() -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng((seed, next(epochs)) if training else seed)
+        order = generator.permutation(source.pieces) if training else np.arange(source.pieces)
+        return order.astype(np.int64), generator.integers(2**31, size=2)
+
+    def parse(stored: Any, key: tf.Tensor) -> Any:
+        pixels, labels = source.decode(stored)
+        x = binary_batch(pixels, key, binarization, threshold)
+        return (x, labels) if source.labelled else x
+
+    def epoch(_: tf.Tensor) -> tf.data.Dataset:
+        order, keys = tf.numpy_function(begin_epoch, [], [tf.int64, tf.int64])
+        order, keys = tf.ensure_shape(order, [source.pieces]), tf.ensure_shape(keys, [2])
+        if parts > 1 and source.mixed:
+            order = order[part::parts]
+        stored = source.read(order, training)
+        if parts > 1 and not source.mixed:
+            stored = stored.shard(parts, part)
+        stored = stored.take(count)
+        if training and not source.mixed:
+            # Of its own seed, which TensorFlow's shuffle would mix with its global one.
+            windows = stored.batch(shuffle_buffer).enumerate()
+            batched = windows.map(lambda i, window: mixed(window, tf.stack([keys[0], i])))
+            batched = batched.prefetch(1).rebatch(batch_size, drop_remainder)
+        else:
+            batched = stored.batch(batch_size, drop_remainder)
+        return batched.enumerate().map(lambda i, batch: (batch, tf.stack([keys[1], i])))
+
+    return (
+        tf.data.Dataset.from_tensors(0)
+        .flat_map(epoch)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .apply(tf.data.experimental.assert_cardinality(batches))
+        .prefetch(tf.data.AUTOTUNE)
+    )
