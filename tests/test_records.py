@@ -1,6 +1,8 @@
 """TFRecord folders: what is read is what was written, in a law of its own for each epoch."""
 
 import shutil
+import sys
+import types
 
 import keras
 import numpy as np
@@ -203,6 +205,85 @@ def test_memory_holds_one_piece(tmp_path):
 
     datasets.write_records(tmp_path, pieces(), images_per_file=2)
     assert asked == [0, 2, 4, 6]  # a piece is asked for when those before it are written
+
+
+# --------------------------------------------------------------------- TensorFlow Datasets
+
+
+def test_without_the_package_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    for call in (datasets.load, datasets.stream):
+        with pytest.raises(DatasetError, match=r"tfds:mnist: needs .* \"tfp-vae\[tfds\]\""):
+            call("tfds:mnist")
+
+
+class Features:
+    """No dictionary, as theirs is none."""
+
+    def __init__(self, **features):
+        self.features = features
+
+    def __contains__(self, name):
+        return name in self.features
+
+    def __iter__(self):
+        return iter(self.features)
+
+    def __getitem__(self, name):
+        return self.features[name]
+
+
+class Stub:
+    """What `datasets` uses of a builder of TensorFlow Datasets, made of arrays."""
+
+    def __init__(self, arrays, shape=(*SHAPE,)):
+        x, y = arrays
+        feature = types.SimpleNamespace
+        self.name, self.data_dir, self.arrays = "blobs", "/prepared", {"image": x, "label": y}
+        splits = {name: feature(num_examples=len(x)) for name in ("train", "test")}
+        image = feature(shape=shape, np_dtype=np.uint8)
+        label = feature(names=[str(n) for n in y])
+        self.info = feature(features=Features(image=image, label=label), splits=splits)
+
+    def download_and_prepare(self):
+        pass
+
+    def as_dataset(self, split, shuffle_files):
+        data = tf.data.Dataset.from_tensor_slices(self.arrays)
+        return data.map(lambda example: {**example, "id": tf.constant("an unused feature")})
+
+
+def with_stub(monkeypatch, builder):
+    def make(name, data_dir):
+        if name != "blobs":
+            raise ValueError(f"Dataset {name} not found.")
+        return builder
+
+    module = types.SimpleNamespace(builder=make)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+
+
+def test_its_sets_are_loaded_and_streamed(arrays, monkeypatch):
+    with_stub(monkeypatch, Stub(arrays))
+    data = datasets.load("tfds:blobs")
+    expected = np.divide(arrays[0], 255, dtype=np.float32)
+    np.testing.assert_array_equal(data.x_train, expected)
+    np.testing.assert_array_equal(data.y_test, arrays[1])
+    assert data.num_classes == 103
+    x, y = read("tfds:blobs", batch_size=10, seed=2, shuffle_buffer=50)
+    assert not np.array_equal(y, arrays[1])
+    np.testing.assert_array_equal(x, expected[y])
+    assert datasets.locate("tfds:blobs") == "tfds:blobs"
+
+
+@pytest.mark.parametrize(("shape", "name", "message"), [
+    pytest.param(SHAPE, "blob", "could not give it: Dataset blob not found", id="unknown"),
+    pytest.param((None, None, 3), "blobs", "of one shape in 8 bits", id="shapes"),
+])  # fmt: skip
+def test_what_it_cannot_give_is_said(arrays, monkeypatch, shape, name, message):
+    with_stub(monkeypatch, Stub(arrays, shape))
+    with pytest.raises(DatasetError, match=message):
+        datasets.load(f"tfds:{name}")
 
 
 # --------------------------------------------------------------------- folders of images

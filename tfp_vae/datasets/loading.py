@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfp_vae import _support
-from tfp_vae.datasets import own, places
+from tfp_vae.datasets import own, places, tfds
 from tfp_vae.datasets.common import (
     AbsentError,
     DatasetError,
@@ -59,6 +59,9 @@ def load(
     of a black 28×28. Every sixth image is a test image: 1,498 to train on and 299 to test. The
     scans of one writer are in both parts.
 
+    "tfds:NAME" is a set of TensorFlow Datasets with a feature ``image`` of one shape in 8 bits,
+    prepared in its `data_dir`, where that package is installed.
+
     "auto" is MNIST where it can be had; where it cannot, a warning says why and digits are
     returned, with the reason in their `source`.
 
@@ -69,7 +72,7 @@ def load(
     channel, which the `source` then says.
 
     Args:
-        name: "mnist", "fashion_mnist", "cifar10", "digits", "auto" or a path.
+        name: "mnist", "fashion_mnist", "cifar10", "digits", "auto", "tfds:NAME" or a path.
         data_dir: the folder to look in first.
         download: whether to download what is found nowhere.
         timeout: seconds that a download may be without an answer.
@@ -102,6 +105,8 @@ def load(
         raise DatasetError(
             f"image_size and grayscale: expected a folder of images to use them on, got {name!r}."
         )
+    if known.startswith(tfds.PREFIX):
+        return tfds.load(known, data_dir)
     if known == "digits":
         return own.load_digits()
     if known == "auto":
@@ -157,6 +162,8 @@ def _known_name(name: str | os.PathLike[str]) -> str | None:
         raise DatasetError(f"name: expected the name of a data set or a path, got {name!r}.")
     if isinstance(name, os.PathLike):
         return None
+    if name.startswith(tfds.PREFIX):
+        return name
     known = _SPELLINGS.get(name.lower().replace("-", "").replace("_", ""))
     if known is not None:
         return known

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import _support
-from tfp_vae.datasets import own, records
+from tfp_vae.datasets import own, records, tfds
 from tfp_vae.datasets.common import DatasetError, check_seed
 from tfp_vae.datasets.pipelines import binary_batch, check_method
 
@@ -83,6 +83,23 @@ class _Records(_Source):
         return pixels, found.get("label")
 
 
+class _Tfds(_Source):
+    pieces, mixed = 1, False
+
+    def __init__(self, name: str, split: str, data_dir: Any) -> None:
+        builder = tfds.prepared(name, data_dir)
+        info = tfds.split_info(builder, split)
+        self.count, self.labelled = info.num_examples, "label" in builder.info.features
+        # In one order: images are shuffled buffer by buffer, by seeds of our own.
+        self.examples = tfds.examples(builder, split)
+
+    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
+        return self.examples
+
+    def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
+        return tf.cast(batch["image"], tf.float32) / 255, batch.get("label")
+
+
 class _ImageFiles(_Source):
     mixed = True
 
@@ -139,7 +156,7 @@ class _ImageFiles(_Source):
 
 
 def stream(
-    folder: Any,
+    source: Any,
     split: str = "train",
     *,
     batch_size: int = 100,
@@ -155,20 +172,24 @@ def stream(
     grayscale: bool | None = None,
     test_fraction: float = 0.1,
     split_seed: int = 0,
+    data_dir: Any = None,
 ) -> tf.data.Dataset:
-    """Batches of images from a folder, read and decoded as they are needed.
+    """Batches of images from disk, read and decoded as they are needed.
 
     What `pipeline` is for arrays: each pass is an epoch, in an order of its own; order and draws of
     epoch e are a function of `seed` and e alone. Reading and decoding go on beside the training.
 
-    The folder is one of `write_records`: its files come in a new order, records of some files are
-    mixed, and images shuffled buffer by buffer; memory holds three buffers of stored images and a
-    few batches. Or it is a folder of png, jpg or bmp images as `load` takes it, with the same split
-    into train and test; memory holds the paths and a few batches. Other than by `load`, images are
-    not turned as their EXIF tag says.
+    - A folder of `write_records`: its files come in a new order, records of some files are mixed,
+      and images shuffled buffer by buffer; memory holds three buffers of stored images and a few
+      batches.
+    - A folder of png, jpg or bmp images as `load` takes it, with the same split into train and
+      test; memory holds the paths and a few batches. Other than by `load`, images are not turned
+      as their EXIF tag says.
+    - "tfds:NAME", a set of TensorFlow Datasets, where that package is installed: ``pip install
+      "tfp-vae[tfds]"``. Shuffled buffer by buffer.
 
     Args:
-        folder: of either kind.
+        source: one of these.
         split: "train" or "test".
         batch_size: images in a batch; the last batch may be smaller.
         binarization: "threshold", "dynamic" or "none", as in `binarize`; without `training` a
@@ -176,7 +197,8 @@ def stream(
         threshold: as in `binarize`.
         training: whether to shuffle, and to draw anew in each epoch.
         seed: an integer of at least 0.
-        shuffle_buffer: images of records; the larger, the better they are mixed.
+        shuffle_buffer: images of records or of TensorFlow Datasets; the larger, the better they
+            are mixed.
         shard: (index, count): this reader's part of the images, of as many workers. All parts
             have the same number of batches: what is left over is left out, in training of each
             epoch another part.
@@ -186,6 +208,7 @@ def stream(
         grayscale: as in `load`, of an image folder.
         test_fraction: as in `load`, of an image folder.
         split_seed: of that split; the `seed` of `load`.
+        data_dir: where TensorFlow Datasets finds or prepares its sets.
 
     Returns:
         A `tf.data.Dataset` of known length: float32 (B, height, width, channels), or with labels a
@@ -196,7 +219,6 @@ def stream(
             arguments, or no batch left. A damaged image or record, or an image of another size, is
             an error of TensorFlow when its batch comes.
     """
-    folder = pathlib.Path(folder)
     check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)
     shuffle_buffer = _support.check_positive_int("shuffle_buffer", shuffle_buffer)
@@ -205,12 +227,35 @@ def stream(
     part, parts = shard
     if not 0 <= part < parts:
         raise DatasetError(f"shard: expected an index below the count, got {shard!r}.")
-    source: _Source
+    stored_images: _Source
+    folder = pathlib.Path(source)
     has_records = any(folder.glob("*.tfrecord")) or (folder / records.INDEX).exists()
-    if has_records or not folder.is_dir():
-        source = _Records(folder, split)
+    if isinstance(source, str) and source.startswith(tfds.PREFIX):
+        stored_images = _Tfds(source, split, data_dir)
+    elif has_records or not folder.is_dir():
+        stored_images = _Records(folder, split)
     else:
-        source = _ImageFiles(folder, split, image_size, grayscale, test_fraction, split_seed)
+        stored_images = _ImageFiles(folder, split, image_size, grayscale, test_fraction, split_seed)
+    return _batches(
+        stored_images, batch_size, binarization, threshold, training, seed, shuffle_buffer,
+        (part, parts), drop_remainder, first_epoch,
+    )  # fmt: skip
+
+
+def _batches(
+    source: _Source,
+    batch_size: int,
+    binarization: str,
+    threshold: float,
+    training: bool,
+    seed: int,
+    shuffle_buffer: int,
+    shard: tuple[int, int],
+    drop_remainder: bool,
+    first_epoch: int,
+) -> tf.data.Dataset:
+    """See `stream`."""
+    part, parts = shard
     count = source.count // parts
     batches = count // batch_size if drop_remainder else math.ceil(count / batch_size)
     if batches == 0:
@@ -218,7 +263,6 @@ def stream(
             f"batch_size: expected at most the {count:,} images of a part, got {batch_size:,}."
         )
     epochs = itertools.count(first_epoch)
-    mixed = tf.random.experimental.stateless_shuffle
 
     def begin_epoch() -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng((seed, next(epochs)) if training else seed)
@@ -242,7 +286,7 @@ def stream(
         if training and not source.mixed:
             # Of its own seed, which TensorFlow's shuffle would mix with its global one.
             windows = stored.batch(shuffle_buffer).enumerate()
-            batched = windows.map(lambda i, window: mixed(window, tf.stack([keys[0], i])))
+            batched = windows.map(lambda i, window: _mixed(window, tf.stack([keys[0], i])))
             batched = batched.prefetch(1).rebatch(batch_size, drop_remainder)
         else:
             batched = stored.batch(batch_size, drop_remainder)
@@ -255,3 +299,10 @@ def stream(
         .apply(tf.data.experimental.assert_cardinality(batches))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _mixed(window: Any, seed: tf.Tensor) -> Any:
+    """The images of a window in another order."""
+    size = tf.shape(tf.nest.flatten(window)[0])[0]
+    order = tf.random.experimental.stateless_shuffle(tf.range(size), seed)
+    return tf.nest.map_structure(lambda part: tf.gather(part, order), window)
