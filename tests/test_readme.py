@@ -25,7 +25,7 @@ def test_pictures_of_the_readme_are_there():
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     for block in blocks:
         code = block.replace('load("mnist")', 'load("digits")')
