@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _files, _support, objectives, priors
-from tfp_vae.vae import chunks, images, imputation, labels, parts
+from tfp_vae.vae import chunks, exporting, images, imputation, labels, parts
 from tfp_vae.vae.trainer import Trainer
 
 __all__ = ["VAE"]
@@ -419,6 +419,35 @@ class VAE(Trainer):
             raise FileExistsError(f"{path}: is there already, and overwrite is False.")
         with _files.whole_file(path) as temporary:
             super().save(temporary, **kwargs)
+
+    def export(self, filepath: Any, format: str = "tf_saved_model") -> pathlib.Path:
+        """Write the model as a TensorFlow SavedModel, which loads without this package and Keras.
+
+        Its functions and signatures, of float32 tensors and for any number B of images:
+
+        - ``encode(x)``: ``mean`` and ``stddev`` of ``q(z|x)``, shapes (B, d);
+        - ``decode(z)``: ``mean`` of ``p(x|z)``, shape (B, *image);
+        - ``reconstruct(x)``: ``mean`` of ``p(x|z)`` at the posterior's mean;
+        - ``sample(num_samples, seed)``: draws ``z ~ p(z)``; ``mean`` and ``sample`` of ``p(x|z)``;
+        - ``elbo(x, seed)``: ``elbo`` at one draw, shape (B,), nats.
+
+        ``seed`` is an int32 vector of two; a conditional model's functions take a last argument
+        ``labels``, vectors of K floats. Load it by ``tf.saved_model.load(path).encode(x)`` or with
+        TensorFlow Serving.
+
+        Args:
+            filepath: a folder, which appears whole or not at all.
+            format: "tf_saved_model".
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: another format, or a model whose image shape is not known.
+            FileExistsError: the folder is there and holds something.
+            OSError: it cannot be written.
+        """
+        return exporting.export(self, filepath, format)
 
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.summary`, with the layers of encoder, decoder and prior."""
