@@ -27,7 +27,7 @@ from tfp_vae.training import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # With TFP_VAE_KILLS=20 this many are made: the long form of the test, on demand.
-KILLS = int(os.environ.get("TFP_VAE_KILLS", "3"))
+KILLS = int(os.environ.get("TFP_VAE_KILLS", "2"))
 SETTINGS = {
     "binarization": "dynamic",
     "latent_dim": 2,
