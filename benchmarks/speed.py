@@ -10,6 +10,7 @@ serve for all but `recipe`. PyTorch takes part where it is installed.
 """
 
 import argparse
+import functools
 import importlib.util
 import pathlib
 import platform
@@ -97,7 +98,7 @@ def epoch(repetitions: int) -> None:
             x = whole[: STEPS * batch_size]
             vae = contestants.ours(network)
             functions = {name: make(x, batch_size, network) for name, make in known.items()}
-            functions[OURS] = lambda vae=vae, b=batch_size: vae.fit(x, batch_size=b, verbose=0)
+            functions[OURS] = functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
             best = take_turns(functions, repetitions)
             highest = max(highest, peak())
             rate = len(x) / best[OURS]
