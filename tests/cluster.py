@@ -64,7 +64,7 @@ class Workers:
     def said(self, index, stream="err"):
         return (self.folder / f"{index}.{stream}").read_text()
 
-    def wait(self, timeout=150):
+    def wait(self, timeout=300):
         """Their exit codes; too long a wait is an error that shows what they said."""
         end = time.monotonic() + timeout
         try:
@@ -93,7 +93,7 @@ def figures(strategy, names=("elbo", "iwae with a flow", "conditional")):
         return VAE(encoder, decoder, prior, seed=7)
 
     def with_flow():
-        return small_vae(posterior="iaf", use_exact_kl=False)
+        return small_vae(posterior={"name": "iaf", "num_flows": 1}, use_exact_kl=False)
 
     cases = {
         # The last batch of validation is of one image: one of two workers has none.
@@ -120,7 +120,27 @@ def figures(strategy, names=("elbo", "iwae with a flow", "conditional")):
             "history": fitted.history,
             "weights": [weight.tolist() for weight in vae.get_weights()],
         }
+        if name == "elbo":
+            found["evaluation"] = evaluated(strategy, vae, x)
     return found
+
+
+def evaluated(strategy, vae, x):
+    """Of seven pieces: four for one of two workers, three for the other; and of one piece."""
+    from unittest import mock
+
+    from tfp_vae import evaluation
+    from tfp_vae.vae import chunks
+
+    with (
+        strategy.scope(),
+        mock.patch.object(chunks, "NUMBERS_AT_ONCE", 12 * 30 * 7),
+        mock.patch.object(chunks, "pieces", wraps=chunks.pieces) as pieces,
+    ):
+        many = evaluation.importance_sampling(vae, x, 7, seed=5, verbose=0)
+        few = evaluation.elbo_terms(vae, x[:3], 2, seed=5, verbose=0)
+    share = [len(call.args[0]) for call in pieces.call_args_list]
+    return {"many": many.to_dict(), "few": few.to_dict(), "share": share}
 
 
 def main():
