@@ -93,18 +93,19 @@ def _part_of_worker(x: Any, size: int) -> tuple[int, Any, Callable[[Any], Any]]:
     strategy = tf.distribute.get_strategy()
     own = strategy.num_replicas_in_sync // workers
 
+    def of_replica(value: tf.Tensor) -> Any:
+        sent = tf.cast(value, tf.int32) if value.dtype == tf.bool else value
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: sent[: 0 if replica.replica_id_in_sync_group % own else mine]
+        )
+
+    @tf.function(autograph=False)  # in one graph: eagerly TensorFlow would trace each of them
+    def gather(values: Any) -> Any:
+        return tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), values)
+
     def merge(results: Any) -> Any:
-        def of_replica(value: tf.Tensor) -> Any:
-            return strategy.experimental_distribute_values_from_function(
-                lambda replica: value[: 0 if replica.replica_id_in_sync_group % own else mine]
-            )
-
-        def joined(value: tf.Tensor) -> tf.Tensor:
-            # Booleans are not sent.
-            numbers = tf.cast(value, tf.int32) if value.dtype == tf.bool else value
-            return tf.cast(strategy.gather(of_replica(numbers), axis=0), value.dtype)
-
-        return tf.nest.map_structure(joined, results)
+        joined = gather(tf.nest.map_structure(of_replica, results))
+        return tf.nest.map_structure(lambda a, b: tf.cast(a, b.dtype), joined, results)
 
     return start, part, merge
 
