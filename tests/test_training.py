@@ -195,7 +195,7 @@ def test_test_images_choose_nothing(images, tmp_path):
 
 def test_test_images_are_not_split_and_validation_images_train_nothing(images):
     data = datasets.load(images)
-    parts = training.loop.split(data, recipe(images))
+    parts = training.parts.split(data, recipe(images))
     assert (len(parts.train), len(parts.validation)) == (102, 8)
     together = np.concatenate([parts.train, parts.validation]).reshape(110, -1)
     assert sorted(map(tuple, together)) == sorted(map(tuple, data.x_train.reshape(110, -1)))
@@ -234,7 +234,7 @@ def test_no_picture_is_counted_as_training(images, tmp_path, monkeypatch):
 def test_open_model_keeps_what_was_held_out_apart(finished, images):
     data, opened = datasets.load(images), training.open_model(finished.folder)
     assert opened.binarization == "dynamic"
-    parts = training.loop.split(data, finished.recipe)
+    parts = training.parts.split(data, finished.recipe)
     for got, grey in zip(
         (opened.train, opened.held_out, opened.test),
         (parts.train, parts.validation, data.x_test),
@@ -265,7 +265,7 @@ def test_latent_table_is_the_usage_of_each_epoch_on_validation_images(finished, 
     table, history = finished.latent(), finished.history()
     assert list(table) == ["epoch", "kl_0", "kl_1", "variance_0", "variance_1"]
     assert table["epoch"] == [1, 2, 3]
-    validation = training.loop.split(datasets.load(images), finished.recipe).validation
+    validation = training.parts.split(datasets.load(images), finished.recipe).validation
     x = datasets.binarize(validation, "dynamic", seed=0)
     usage = evaluation.latent_usage(finished.load_model("last"), x)
     for j in (0, 1):
@@ -414,7 +414,7 @@ def test_an_epoch_of_two_passes_goes_on_with_the_third(images, tmp_path, monkeyp
     monkeypatch.setattr("tfp_vae.VAE.fit", fit)
     with pytest.raises(SeenError) as seen:
         training.resume(run.folder, epochs=2, verbose=0)
-    parts = training.loop.split(run.load_data(), run.recipe)
+    parts = training.parts.split(run.load_data(), run.recipe)
     expected = [
         batch
         for number in (2, 3)

@@ -46,6 +46,24 @@ def replicas() -> int:
     return 1 if context is None else int(context.num_replicas_in_sync)
 
 
+def worker(strategy: Any = None) -> tuple[int, int]:
+    """Which of the processes of a `tf.distribute` strategy this is, from 0, and how many there are.
+
+    Args:
+        strategy: by default that whose scope this is.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict()
+    if not cluster:  # made without TF_CONFIG
+        return 0, 1
+    chiefs = len(cluster.get("chief", ()))  # where there is none, the first worker is it
+    before = 0 if resolver.task_type == "chief" else chiefs
+    return before + resolver.task_id, chiefs + len(cluster.get("worker", ()))
+
+
 def stateless_seed(
     seed: Any, generator: "keras.random.SeedGenerator", *, of_replica: bool = True
 ) -> tf.Tensor:

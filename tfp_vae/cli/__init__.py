@@ -99,7 +99,9 @@ def _add_setup(group: Any) -> None:
     )
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument("--epochs", type=_positive, help="passes in all (default: the recipe's)")
-    command.add_argument("--batch-size", type=_positive, help="default: the recipe's")
+    command.add_argument(
+        "--batch-size", type=_positive, help="of all workers together (default: the recipe's)"
+    )
     command.add_argument("--seed", type=_seed, help="default: the recipe's")
     command.add_argument(
         "--set",
@@ -114,6 +116,7 @@ def _add_setup(group: Any) -> None:
     command.add_argument(
         "--tensorboard", action="store_true", help="logs for TensorBoard, in logs/ of the run"
     )
+    _add_strategy(command)
 
 
 def _add_use(group: Any) -> None:
@@ -137,6 +140,11 @@ def _add_use(group: Any) -> None:
         metavar="FOLDER",
         help="also write all evaluations with pictures: FOLDER/report.html and report.json. "
         "Of cvae-mnist-2d it took 4 minutes of processor time",
+    )
+    command.add_argument(
+        "--strategy",
+        choices=("multiworker",),
+        help="share the images among the processes that the environment variable TF_CONFIG lists",
     )
     command.add_argument(
         "--quick", action="store_true", help="with --report: the dear parts of fewer images"
@@ -293,6 +301,15 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         choices=recipes.BINARIZATIONS,
         help="threshold at 0.5, one Bernoulli draw fixed by the seed, or grey as it is (default: "
         "the run's; threshold for a file)",
+    )
+
+
+def _add_strategy(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--strategy",
+        choices=("mirrored", "multiworker"),
+        help="share each batch among all GPUs of this process, or among the processes that the "
+        "environment variable TF_CONFIG lists: see docs/distributed.md",
     )
 
 

@@ -46,6 +46,7 @@ def recipes(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     from tfp_vae import training
     from tfp_vae.recipes import RecipeError, get
+    from tfp_vae.training import workers
 
     if (options.recipe is None) == (options.resume is None):
         raise UsageError("train: expected either a recipe or --resume RUN. See tfp-vae recipes.")
@@ -54,6 +55,7 @@ def train(options: argparse.Namespace) -> None:
         "verbose": 0 if options.quiet else 1,
         "tensorboard": options.tensorboard,
     }
+    shared["strategy"] = _strategy(options)
     try:
         changes = _changes(options)
         # The bar and the lines are messages; the result is the figures.
@@ -68,7 +70,23 @@ def train(options: argparse.Namespace) -> None:
                 run = training.train(recipe, options.out, **shared)
     except RecipeError as error:
         raise UsageError(str(error)) from error
-    show({"run": str(run.folder), **run.metrics()}, options.json)
+    if workers.Team(shared["strategy"]).chief:
+        show({"run": str(run.folder), **run.metrics()}, options.json)
+
+
+def _strategy(options: argparse.Namespace) -> Any:
+    """That of ``--strategy``, made before TensorFlow has computed anything; `None` without it."""
+    from tfp_vae.training import workers
+
+    if options.strategy is None:
+        return None
+    try:
+        strategy = workers.named(options.strategy)
+    except workers.ClusterError as error:
+        raise UsageError(f"--strategy {options.strategy}: {error}") from error
+    if not workers.Team(strategy).chief:
+        print("tfp-vae: a worker of several: the chief writes and prints.", file=sys.stderr)
+    return strategy
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -172,17 +190,23 @@ def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
 
     from tfp_vae import evaluation, reports
+    from tfp_vae.training import workers
 
     if options.quick and options.report is None:
         raise UsageError("evaluate: --quick goes with --report FOLDER.")
+    if options.strategy is not None and options.report is not None:
+        raise UsageError("evaluate: --strategy goes without --report, which one process writes.")
+    strategy = _strategy(options)
+    team = workers.Team(strategy)
     vae, run = _open(options)
     data, x = _test_images(options, run, vae)
-    verbose = int(not options.json)
+    verbose = int(not options.json and team.chief)
     settings = {
         **(evaluation.QUICK if options.quick else {}),
         "importance_sampling": {"num_samples": options.samples},
     }
-    with contextlib.redirect_stdout(sys.stderr):  # the progress bars
+    watched = team.watched(options.model, "Start all of them again.")
+    with contextlib.redirect_stdout(sys.stderr), team.scope(), watched:  # the progress bars
         if options.report is None:
             elbo = evaluation.elbo_terms(vae, x, seed=options.seed, verbose=0)
             found = evaluation.importance_sampling(
@@ -220,7 +244,8 @@ def evaluate(options: argparse.Namespace) -> None:
     }
     if options.report is not None:
         result["report"] = str(options.report / "report.html")
-    show(result, options.json)
+    if team.chief:
+        show(result, options.json)
 
 
 def sample(options: argparse.Namespace) -> None:

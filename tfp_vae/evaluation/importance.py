@@ -70,7 +70,9 @@ def importance_sampling(
       a small standard error all the same; a large ``k`` gives it away more often.
 
     Images and samples are worked off in pieces: for each image memory grows by the weights of the
-    tail, ``3 sqrt(S)`` numbers.
+    tail, ``3 sqrt(S)`` numbers. Within the ``scope()`` of a
+    `tf.distribute.MultiWorkerMirroredStrategy` the workers, which all call it with the same
+    arguments and a seed, share the images, and each gets the figures of one worker alone.
 
     Args:
         vae: the model.
@@ -128,18 +130,11 @@ def importance_sampling(
         )
         return chunks.over_samples(posterior, samples, chunk, seed, initial, add)
 
-    done = 0
-
-    def checked(x: Any, *sizes_and_seed: tf.Tensor) -> _Weights:
-        nonlocal done
-        weights = fold(x, *sizes_and_seed)
-        finite = weights.finite.numpy()
-        terms = {"log p(x|z)": finite[:, 0], "log p(z)": finite[:, 1], "log q(z|x)": finite[:, 2]}
-        common.check_finite(done, **terms)
-        done += len(finite)
-        return weights
-
-    weights = chunks.over_images(checked, x, num_samples, seed, verbose)
+    weights = chunks.over_images(fold, x, num_samples, seed, verbose)
+    # After all: if one of several workers stopped at its own images, the others would wait.
+    finite = weights.finite.numpy()
+    terms = {"log p(x|z)": finite[:, 0], "log p(z)": finite[:, 1], "log q(z|x)": finite[:, 2]}
+    common.check_finite(0, **terms)
     log_likelihood, error, ess = common.of_weights(
         np.asarray(weights.log_sum), np.asarray(weights.log_squares), num_samples
     )

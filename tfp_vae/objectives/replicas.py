@@ -35,7 +35,8 @@ def posterior_sample(
         return posterior.sample(shape, seed=tf.random.fold_in(seed, replica))
     batch, size = tf.unstack(tf.shape(normal.loc))
     # Of the same class, whose way of filling a sample from a stream is that of the posterior.
-    unit = tf.ones([count * batch, size], normal.dtype)
+    # One at least, of which nothing is taken: TFP divides by the number where it is 0.
+    unit = tf.ones([tf.maximum(1, count * batch), size], normal.dtype)
     noise = tfd.MultivariateNormalDiag(tf.zeros_like(unit), unit).sample(shape, seed=seed)
     noise = noise[..., replica * batch : (replica + 1) * batch, :]
     z = normal.loc + normal.scale.matvec(noise)

@@ -1,5 +1,6 @@
 """`train` and `resume`: carry out a recipe, epoch by epoch, so that any stop loses one at most."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -7,14 +8,15 @@ import time
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
 from tfp_vae.training.folder import Run, RunError, describe, locked
 from tfp_vae.training.networks import build
+from tfp_vae.training.parts import Parts, split
 from tfp_vae.training.speed import SpeedBar
+from tfp_vae.training.workers import Team
 from tfp_vae.vae import VAE
 
 _LIKELIHOOD_IMAGES, _LIKELIHOOD_SAMPLES = 500, 100
@@ -29,6 +31,7 @@ def train(
     data_dir: Any = None,
     verbose: int = 1,
     tensorboard: bool = False,
+    strategy: Any = None,
 ) -> Run:
     """Train a recipe into a new folder.
 
@@ -44,6 +47,10 @@ def train(
         verbose: 0 for silence, 1 for a progress bar and a line for each epoch.
         tensorboard: also write the history and the use of the latent dimensions for TensorBoard,
             into ``logs`` in the folder.
+        strategy: a `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`, whose
+            replicas share each batch of the recipe: its size is that of the global batch, and a
+            last, smaller one is left out. Every worker calls `train` with the same arguments and
+            sees the same folder; only the chief writes to it.
 
     Returns:
         The finished `Run`.
@@ -52,22 +59,31 @@ def train(
         RecipeError: settings that make no model.
         DatasetError: no images.
         RunError: the folder holds a run already, or another process trains into it; a loss that
-            is not finite.
+            is not finite; a batch that the replicas cannot share, or a worker that was lost.
         OSError: the folder cannot be written.
     """
-    folder = pathlib.Path(out)
-    _refuse_second_run(folder)
+    folder, team = pathlib.Path(out), Team(strategy)
+    if team.chief:
+        _refuse_second_run(folder)
     data = data or datasets.load(recipe.dataset, data_dir)
-    # Before anything is written: what cannot be trained leaves no folder behind.
-    vae, parts = _build(recipe, data), split(data, recipe)
+    with team.watched(folder, _remedy(folder)), contextlib.ExitStack() as held:
+        # Before anything is written: what cannot be trained leaves no folder behind.
+        vae, parts = _build(recipe, data, team), split(data, recipe)
+        if team.chief:
+            _make(folder)
+            held.enter_context(locked(folder))
+            _refuse_second_run(folder)  # another process may have been quicker
+            Run.create(folder, describe(recipe, data, data_dir))
+        team.wait()
+        run = Run(folder)
+        return _continue(run, recipe.epochs, vae, data, parts, verbose, tensorboard, team)
+
+
+def _make(folder: pathlib.Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder}: expected a folder that can be written, got {error}") from error
-    with locked(folder):
-        _refuse_second_run(folder)  # another process may have been quicker
-        run = Run.create(folder, describe(recipe, data, data_dir))
-        return _continue(run, recipe.epochs, vae, data, parts, verbose, tensorboard)
 
 
 def _refuse_second_run(folder: pathlib.Path) -> None:
@@ -92,6 +108,7 @@ def resume(
     data_dir: Any = None,
     verbose: int = 1,
     tensorboard: bool = False,
+    strategy: Any = None,
 ) -> Run:
     """Go on with a run after any stop: it ends as if it had never been stopped.
 
@@ -103,33 +120,41 @@ def resume(
         data_dir: as for `datasets.load`.
         verbose: as in `train`.
         tensorboard: as in `train`; a run that has ``logs`` goes on with them in any case.
+        strategy: as in `train`; it may have another number of workers than before, or be none.
 
     Returns:
         The finished `Run`.
 
     Raises:
         RunError: no run, one with missing or damaged files or other images, another process
-            trains into it, or fewer epochs than were done.
+            trains into it, or fewer epochs than were done; as `train` of workers.
         DatasetError: no images.
     """
     Run(folder)  # refuses a folder of something else before a lock is put into it
-    with locked(pathlib.Path(folder)):
+    team = Team(strategy)
+    lock = locked(pathlib.Path(folder)) if team.chief else contextlib.nullcontext()
+    with team.watched(folder, _remedy(folder)), lock:
         run = Run(folder)
         data = run.checked(data) if data is not None else run.load_data(data_dir)
-        vae, parts = _build(run.recipe, data), split(data, run.recipe)
+        vae, parts = _build(run.recipe, data, team), split(data, run.recipe)
         wanted = run.recipe.epochs if epochs is None else epochs
-        return _continue(run, wanted, vae, data, parts, verbose, tensorboard)
+        team.wait()  # where `train` does: after a restart some may find a run and some none yet
+        return _continue(run, wanted, vae, data, parts, verbose, tensorboard, team)
 
 
-def _build(recipe: Recipe, data: datasets.ImageData) -> VAE:
+def _build(recipe: Recipe, data: datasets.ImageData, team: Team) -> VAE:
+    team.check_batch_size(recipe.batch_size)
     if data.image_shape[2] not in (1, 3):
         raise RunError(
             f"{data.name}: expected images of 1 or 3 channels, of which pictures can be made, got "
             f"{data.image_shape[2]}."
         )
     keras.utils.set_random_seed(recipe.seed)
-    vae = build(recipe, data.image_shape, data.num_classes)
-    vae.optimizer.build(vae.trainable_variables)  # its slots are part of the state from the start
+    with team.scope():
+        vae = build(recipe, data.image_shape, data.num_classes)
+        vae.optimizer.build(
+            vae.trainable_variables
+        )  # its slots are part of the state from the start
     return vae
 
 
@@ -138,9 +163,10 @@ def _continue(
     epochs: int,
     vae: VAE,
     data: datasets.ImageData,
-    parts: "Parts",
+    parts: Parts,
     verbose: int,
     tensorboard: bool,
+    team: Team,
 ) -> Run:
     """From the state that the folder holds to the end of epoch number `epochs`."""
     state = run.load_state(vae)
@@ -151,14 +177,18 @@ def _continue(
         )
     if progress.best_epoch < progress.epoch:
         run.check_best(progress.best_epoch)
+    team.wait()  # all have read what the chief is about to change
+    if not team.chief:
+        verbose = 0
     say = print if verbose else _silent
     say(f"data: {data.name}: {data.source}", flush=True)
-    keeper = Keeper(run, progress, parts, say, tensorboard)
+    keeper = Keeper(run, progress, parts, say, tensorboard, team)
     # From here on the folder is written to: all that could be refused was.
-    if state is not None:
-        keeper.publish(vae)  # its process may have been killed before it had
-    run.tidy(progress.epoch)
-    if epochs != run.recipe.epochs:
+    if team.chief:
+        if state is not None:
+            keeper.publish(vae)  # its process may have been killed before it had
+        run.tidy(progress.epoch)
+    if team.chief and epochs != run.recipe.epochs:
         run.change_epochs(epochs)
         # Figures of fewer epochs beside a model of more would be taken for its own.
         (run.folder / "metrics.json").unlink(missing_ok=True)
@@ -171,12 +201,13 @@ def _continue(
             batch_size=recipe.batch_size,
             binarization=recipe.binarization,
             seed=recipe.seed,
+            drop_remainder=team.replicas > 1,
             initial_epoch=progress.epoch * recipe.passes,
         ).repeat(recipe.passes)
         own = [keeper.timer, *keeper.latent, keeper]
         vae.fit(
-            train_batches,
-            validation_data=parts.batches(parts.validation),
+            team.shared(train_batches),
+            validation_data=team.shared(parts.batches(parts.validation)),
             initial_epoch=progress.epoch,
             epochs=epochs,
             verbose=verbose,
@@ -184,71 +215,21 @@ def _continue(
         )
     else:
         say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
-    _finish(run, keeper, data, say)
-    return run
+    if team.chief:
+        _finish(run, keeper, data, say)
+    team.wait()
+    return run if team.chief else Run(run.folder)  # as the chief has left it
+
+
+def _remedy(folder: Any) -> str:
+    return (
+        "Every finished epoch is kept: start all workers again, as many as you like, with train "
+        f"--resume {folder}."
+    )
 
 
 def _silent(*_: Any, **__: Any) -> None:
     pass
-
-
-# ---------------------------------------------------------------------- data
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """The images of a run: in [0, 1], and not yet binarized.
-
-    Of a conditional recipe each part is a pair of images and labels.
-    """
-
-    recipe: Recipe
-    train: Any
-    validation: Any
-    test: Any
-
-    def batches(self, part: Any) -> Any:
-        """For evaluation: in order, with one draw that never changes if the recipe draws."""
-        return datasets.pipeline(
-            *_support.split_labels(part),
-            batch_size=500,
-            binarization=self.recipe.binarization,
-            training=False,
-            seed=self.recipe.seed,
-        )
-
-    def binarized(self, part: Any) -> Any:
-        """As `batches` has them, in one array or a pair with labels."""
-        images, labels = _support.split_labels(part)
-        images = datasets.binarize(images, self.recipe.binarization, seed=self.recipe.seed)
-        return images if labels is None else (images, labels)
-
-
-def split(data: datasets.ImageData, recipe: Recipe) -> Parts:
-    """Hold out validation images, chosen by the recipe's seed, from the training images."""
-    count = len(data.x_train)
-    held_out = min(recipe.validation_images, count // 10)
-    if held_out < 1:
-        raise RunError(
-            f"validation_images: expected at least 1 and at least 10 training images, got "
-            f"{recipe.validation_images} and {count}."
-        )
-    if not len(data.x_test):
-        raise RunError(f"{data.name}: expected test images, got none.")
-    order = np.random.default_rng(recipe.seed).permutation(count)
-    train: Any = data.x_train
-    test: Any = data.x_test
-    if recipe.conditional:
-        for name, labels in (("training", data.y_train), ("test", data.y_test)):
-            if labels is None:
-                raise RunError(f"{data.name}: expected {name} images with labels, got none.")
-        train, test = (train, data.y_train), (test, data.y_test)
-    return Parts(
-        recipe,
-        _support.take(train, np.sort(order[held_out:])),
-        _support.take(train, np.sort(order[:held_out])),
-        test,
-    )
 
 
 # ---------------------------------------------------------------------- epochs
@@ -269,17 +250,26 @@ class Keeper(keras.callbacks.Callback):
     """After each epoch: the test ELBO, the state in one file, and all that is made from it."""
 
     def __init__(
-        self, run: Run, progress: Progress, parts: Parts, say: Any, tensorboard: bool
+        self,
+        run: Run,
+        progress: Progress,
+        parts: Parts,
+        say: Any,
+        tensorboard: bool,
+        team: Team,
     ) -> None:
         super().__init__()
         self.run, self.progress, self.parts, self.say = run, progress, parts, say
+        self.chief = team.chief
         self.timer = callbacks.EpochTimer()
         self.frames = pictures.EpochPictures(
             run, parts.binarized(_support.take(parts.test, slice(16)))
         )
-        self.test = parts.batches(parts.test)
+        self.test = team.shared(parts.batches(parts.test))
         logs = run.folder / "logs"
-        asked = tensorboard or logs.is_dir()  # a run that has them goes on with them
+        asked = self.chief and (
+            tensorboard or logs.is_dir()
+        )  # a run that has them goes on with them
         self.events = callbacks.EventWriter(logs) if asked else None
         self.latent: list[keras.callbacks.Callback] = []
         if _support.count(parts.validation) > 1:  # of one image there is no variance
@@ -310,7 +300,7 @@ class Keeper(keras.callbacks.Callback):
             run.write_latent(progress.latent)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        if self.progress.epoch == 0:
+        if self.progress.epoch == 0 and self.chief:
             self.run.save_state(self.model, vars(self.progress))
             self.publish(self.model)
 
@@ -325,6 +315,7 @@ class Keeper(keras.callbacks.Callback):
                     f"was after epoch {progress.epoch}; try a lower optimizer.learning_rate in a "
                     "new folder."
                 )
+        # All workers take part, also in what they hear of it: only the writing is the chief's.
         tested = self.model.evaluate(self.test, return_dict=True, verbose=0)
         logs |= {f"test_{name}": value for name, value in tested.items() if name != "loss"}
         row = {"epoch": number, "seconds": seconds, **logs}
@@ -337,6 +328,8 @@ class Keeper(keras.callbacks.Callback):
         if best:
             progress.best_epoch, progress.best_loss = number, float(logs["val_loss"])
         progress.epoch = number
+        if not self.chief:
+            return
         self.run.save_state(self.model, vars(progress))
         self.publish(self.model)
         if self.events:

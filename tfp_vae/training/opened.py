@@ -8,7 +8,7 @@ import numpy as np
 
 from tfp_vae import datasets
 from tfp_vae.training.folder import Run, RunError, load_model
-from tfp_vae.training.loop import split
+from tfp_vae.training.parts import split
 from tfp_vae.vae import VAE
 
 

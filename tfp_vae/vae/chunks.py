@@ -52,6 +52,9 @@ def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, ve
         seed: stateless seed, shape (2,).
         verbose: see `pieces`.
 
+    Within the scope of a `tf.distribute.MultiWorkerMirroredStrategy` each worker works off some of
+    the pieces, and all get the whole; all must call, with the same arguments.
+
     Returns:
         The structure of `reduce`, its parts joined: shapes (B, ...).
     """
@@ -63,11 +66,48 @@ def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, ve
     chunk = min(num_samples, decoded_at_once)
     # Tensors, not Python numbers: each new number would be a new trace.
     sizes = tf.constant(num_samples), tf.constant(chunk)
+    first, x, merge = _part_of_worker(x, decoded_at_once // chunk)
     results = [
-        reduce(piece, *sizes, tf.random.fold_in(seed, start))
+        reduce(piece, *sizes, tf.random.fold_in(seed, first + start))
         for start, piece in pieces(x, decoded_at_once // chunk, verbose)
     ]
-    return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results)
+    return merge(tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results))
+
+
+def _part_of_worker(x: Any, size: int) -> tuple[int, Any, Callable[[Any], Any]]:
+    """Whole pieces of `x` for this worker of the strategy whose scope this is.
+
+    Gives the index of its first image, so that its pieces are those of one worker alone, its part,
+    and a function that joins the results of all workers, in order. Without workers, all.
+    """
+    index, workers = _support.worker()
+    count = _support.count(x)
+    each = -(-count // (size * workers)) * size  # images
+    start = min(index * each, count)
+    part = _support.take(x, slice(start, start + each))
+    if workers == 1:
+        return 0, x, lambda results: results
+    mine = _support.count(part)
+    if not mine:  # one piece is done in vain, to know the shapes of the results
+        start, part = 0, _support.take(x, slice(size))
+    strategy = tf.distribute.get_strategy()
+    own = strategy.num_replicas_in_sync // workers
+
+    def of_replica(value: tf.Tensor) -> Any:
+        sent = tf.cast(value, tf.int32) if value.dtype == tf.bool else value
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: sent[: 0 if replica.replica_id_in_sync_group % own else mine]
+        )
+
+    @tf.function(autograph=False)  # in one graph: eagerly TensorFlow would trace each of them
+    def gather(values: Any) -> Any:
+        return tf.nest.map_structure(lambda value: strategy.gather(value, axis=0), values)
+
+    def merge(results: Any) -> Any:
+        joined = gather(tf.nest.map_structure(of_replica, results))
+        return tf.nest.map_structure(lambda a, b: tf.cast(a, b.dtype), joined, results)
+
+    return start, part, merge
 
 
 def over_samples(

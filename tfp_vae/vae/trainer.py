@@ -191,7 +191,11 @@ class Trainer(keras.Model, abc.ABC):
         loss = -self.objective(terms)
         if sample_weight is not None:
             loss *= tf.cast(sample_weight, loss.dtype)
-        loss = tf.add_n([tf.reduce_mean(loss), *self._losses_but_the_kl()])
+        mean = tf.reduce_mean(loss)
+        # A replica's part of a last, smaller batch may have no images, of which a mean is NaN.
+        if _support.replicas() > 1:
+            mean = tf.math.divide_no_nan(tf.reduce_sum(loss), tf.cast(tf.size(loss), loss.dtype))
+        loss = tf.add_n([mean, *self._losses_but_the_kl()])
         # Keras' steps expect it divided by the replicas, whose gradients they then sum.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -226,6 +230,18 @@ class Trainer(keras.Model, abc.ABC):
             return results
         # Keras averages what the workers' steps return along a first axis, which scalars lack.
         return {name: tf.reshape(value, [1]) for name, value in results.items()}
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Under a strategy Keras takes a batch to build the model by, which this one is already.
+
+        That look would be a pass over a `datasets.pipeline`, so that the first epoch would have
+        the order of the second; and of a batch of several parts Keras 3 cannot make the mean.
+        """
+        if self._distribute_strategy is None or not all(e.built for e in self._flatten_layers()):
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+        elif self.compiled and not self.optimizer.built:
+            with self._distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def test_step(self, data: Any) -> Any:
         token = _in_test_step_of.set(self)

@@ -1,0 +1,162 @@
+"""Several workers on this machine: how they are started, and what one of them does.
+
+``python -m tests.cluster FILE multiworker`` is one worker, whose ``TF_CONFIG`` says which; it
+writes its figures to FILE as JSON. With ``mirrored`` it is two replicas in one process.
+"""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def environments(count):
+    """The environment of each worker of a cluster on free ports of 127.0.0.1."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    own = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    for index in range(count):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        yield {**os.environ, **own, "TF_CONFIG": json.dumps(task)}
+
+
+class Workers:
+    """Processes of one command line, as a context: none of them outlives it.
+
+    Args:
+        commands: the arguments of Python, for each worker.
+        folder: where their standard output and error are kept.
+    """
+
+    def __init__(self, commands, folder):
+        self.commands, self.folder = commands, pathlib.Path(folder)
+        self.processes = []
+
+    def __enter__(self):
+        for i, environment in enumerate(environments(len(self.commands))):
+            with (
+                (self.folder / f"{i}.out").open("w") as out,
+                (self.folder / f"{i}.err").open("w") as err,
+            ):
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *map(str, self.commands[i])],
+                        stdout=out,
+                        stderr=err,
+                        env=environment,
+                    )
+                )
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def said(self, index, stream="err"):
+        return (self.folder / f"{index}.{stream}").read_text()
+
+    def wait(self, timeout=300):
+        """Their exit codes; too long a wait is an error that shows what they said."""
+        end = time.monotonic() + timeout
+        try:
+            return [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
+        except subprocess.TimeoutExpired:
+            said = "\n".join(self.said(i)[-2000:] for i in range(len(self.processes)))
+            raise AssertionError(f"workers were not done after {timeout} s:\n{said}") from None
+
+
+# ---------------------------------------------------------------------- what a worker does
+
+
+def figures(strategy, names=("elbo", "iwae with a flow", "conditional")):
+    """Logs and weights of small trainings, as plain data; the same code for any strategy."""
+    import keras
+    import numpy as np
+
+    from tests.models import SHAPE, small_vae
+    from tfp_vae import VAE, datasets, networks, objectives, priors
+
+    def conditional():
+        prior = priors.StandardNormal(2)
+        sizes = {"latent_dim": 2, "num_classes": 3, "units": (8,)}
+        encoder = networks.conditional_encoder(networks.dense_encoder, SHAPE, prior=prior, **sizes)
+        decoder = networks.conditional_decoder(networks.dense_decoder, SHAPE, **sizes)
+        return VAE(encoder, decoder, prior, seed=7)
+
+    def with_flow():
+        return small_vae(posterior={"name": "iaf", "num_flows": 1}, use_exact_kl=False)
+
+    cases = {
+        # The last batch of validation is of one image: one of two workers has none.
+        "elbo": (small_vae, objectives.ELBO(), 61),
+        "iwae with a flow": (with_flow, objectives.IWAE(3), 80),
+        "conditional": (conditional, objectives.ELBO(), 80),
+    }
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (80, *SHAPE)).astype("float32")
+    y = rng.integers(0, 3, 80)
+    found = {}
+    for name in names:
+        make, objective, count = cases[name]
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            vae = make()
+            # Unlike Adam it would not hide a gradient of another scale.
+            vae.compile(keras.optimizers.SGD(0.01, momentum=0.9), objective)
+        labels = (y, y[:count]) if name == "conditional" else (None, None)
+        train = datasets.pipeline(x, labels[0], batch_size=20, drop_remainder=True, seed=3)
+        test = datasets.pipeline(x[:count], labels[1], batch_size=20, training=False)
+        fitted = vae.fit(train, validation_data=test, epochs=2, verbose=0)
+        found[name] = {
+            "history": fitted.history,
+            "weights": [weight.tolist() for weight in vae.get_weights()],
+        }
+        if name == "elbo":
+            found["evaluation"] = evaluated(strategy, vae, x)
+    return found
+
+
+def evaluated(strategy, vae, x):
+    """Of seven pieces: four for one of two workers, three for the other; and of one piece."""
+    from unittest import mock
+
+    from tfp_vae import evaluation
+    from tfp_vae.vae import chunks
+
+    with (
+        strategy.scope(),
+        mock.patch.object(chunks, "NUMBERS_AT_ONCE", 12 * 30 * 7),
+        mock.patch.object(chunks, "pieces", wraps=chunks.pieces) as pieces,
+    ):
+        many = evaluation.importance_sampling(vae, x, 7, seed=5, verbose=0)
+        few = evaluation.elbo_terms(vae, x[:3], 2, seed=5, verbose=0)
+    share = [len(call.args[0]) for call in pieces.call_args_list]
+    return {"many": many.to_dict(), "few": few.to_dict(), "share": share}
+
+
+def main():
+    import tensorflow as tf
+
+    path, kind = sys.argv[1:]
+    if kind == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        found = figures(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), ["elbo"])
+    else:
+        found = figures(tf.distribute.MultiWorkerMirroredStrategy())
+    pathlib.Path(path).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
