@@ -13,6 +13,7 @@ from tests import cluster
 from tfp_vae import cli, datasets, recipes, training
 from tfp_vae.training import RunError, workers
 
+pytestmark = pytest.mark.long
 CASES = ["elbo", "iwae with a flow", "conditional"]
 DRAWN = ("val_loss", "val_elbo", "val_reconstruction")
 

@@ -37,6 +37,7 @@ def cells(name):
     return json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())["cells"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "pictures"), [("cvae_mnist", 7), ("fashion_pair", 6)])
 def test_notebook_runs(name, pictures, tmp_path, fresh_process):
     rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from tfp_vae.training import RunError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # With TFP_VAE_KILLS=20 this many are made: the long form of the test, on demand.
-KILLS = int(os.environ.get("TFP_VAE_KILLS", "2"))
+KILLS = int(os.environ.get("TFP_VAE_KILLS", "3"))
 SETTINGS = {
     "binarization": "dynamic",
     "latent_dim": 2,
@@ -365,6 +365,7 @@ def wait_for(process, condition):
         time.sleep(0.005)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_is_never_stopped(images, tmp_path, start):
     epochs = 10 * KILLS
     whole = training.train(recipe(images, epochs=epochs), tmp_path / "whole", verbose=0)
