@@ -127,13 +127,8 @@ def _add_use(group: Any) -> None:
     _add_model(command)
     _add_data(command)
     _add_images(command, "the first so many test images (default: all)")
-    command.add_argument(
-        "--samples",
-        type=_positive,
-        default=100,
-        help="importance samples for each image (default: 100)",
-    )
-    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    _add_samples(command)
+    _add_seed(command)
     command.add_argument(
         "--report",
         type=pathlib.Path,
@@ -156,7 +151,7 @@ def _add_use(group: Any) -> None:
     )  # fmt: skip
     _add_model(command)
     command.add_argument("-n", type=_positive, default=16, help="how many (default: 16)")
-    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    _add_seed(command)
     command.add_argument(
         "--label", type=_seed, help="class, of a conditional model (default: all in turn)"
     )
@@ -225,7 +220,7 @@ def _add_studies(group: Any) -> None:
         default="metropolis",
         help="see help(tfp_vae.VAE.impute) (default: metropolis)",
     )
-    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    _add_seed(command)
     command.add_argument(
         "--out",
         type=pathlib.Path,
@@ -241,13 +236,8 @@ def _add_studies(group: Any) -> None:
     _add_model(command, "folder of a run")
     _add_data(command)
     _add_images(command, "the first so many test images (default: 500)")
-    command.add_argument(
-        "--samples",
-        type=_positive,
-        default=100,
-        help="importance samples for each image (default: 100)",
-    )
-    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
+    _add_samples(command)
+    _add_seed(command)
     command.add_argument(
         "--out",
         type=pathlib.Path,
@@ -315,6 +305,19 @@ def _add_strategy(command: argparse.ArgumentParser) -> None:
 
 def _add_images(command: argparse.ArgumentParser, text: str, default: int | None = None) -> None:
     command.add_argument("--images", type=_positive, default=default, help=text)
+
+
+def _add_samples(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--samples",
+        type=_positive,
+        default=100,
+        help="importance samples for each image (default: 100)",
+    )
+
+
+def _add_seed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
 
 
 def _add_out(command: argparse.ArgumentParser, default: str) -> None:

@@ -80,7 +80,9 @@ def _saved_model(vae: "VAE", folder: pathlib.Path) -> None:
     # distributions, whose classes a program that loads the model need not have.
     module = tf.Module()
     module.weights = [variable.value for variable in vae.variables]
+    signatures = {}
     for name, (function, signature) in endpoints(vae).items():
-        setattr(module, name, tf.function(function, signature, autograph=False))
-    signatures = {name: getattr(module, name).get_concrete_function() for name in endpoints(vae)}
+        compiled = tf.function(function, signature, autograph=False)
+        setattr(module, name, compiled)
+        signatures[name] = compiled.get_concrete_function()
     tf.saved_model.save(module, str(folder), signatures)

@@ -39,9 +39,9 @@ def pair(what: str, inputs: Any, count: int | None) -> tuple[Any, Any]:
     Raises:
         ValueError: a conditional model, and no pair.
     """
-    given = isinstance(inputs, (tuple, list)) and len(inputs) == 2 and not np.isscalar(inputs[0])
     if count is None:
         return inputs, None
+    given = isinstance(inputs, (tuple, list)) and len(inputs) == 2 and not np.isscalar(inputs[0])
     if not given:
         raise ValueError(
             f"{what}: expected a pair ({what}, labels), since the model is conditional, got "
