@@ -20,6 +20,7 @@ FLOORS = {
     "_support": -1,
     "layers": 0,
     "objectives": 0,
+    "optimizers": 0,
     "networks": 1,
     "priors": 1,
     "vae": 2,

@@ -19,6 +19,7 @@ __all__ = [
     "layers",
     "networks",
     "objectives",
+    "optimizers",
     "plotting",
     "priors",
 ]
@@ -49,6 +50,7 @@ if TYPE_CHECKING or not _started_as_command():
         layers,
         networks,
         objectives,
+        optimizers,
         plotting,
         priors,
     )

@@ -41,9 +41,9 @@ class Recipe:
         prior: ``{"name": NAME, ...}``: a class of `priors` and its arguments.
         conditional: whether encoder and decoder are told the class of each image, which the data
             must have.
-        optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers` and its arguments. The
-            learning rate may be a schedule, ``{"schedule": NAME, ...}``: a class of
-            `keras.optimizers.schedules` and its arguments.
+        optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers`, or `FusedAdam` of
+            `optimizers`, and its arguments. The learning rate may be a schedule,
+            ``{"schedule": NAME, ...}``: a class of `keras.optimizers.schedules` and its arguments.
         batch_size: images in a step.
         epochs: how many times a look at the model follows: its figures, a picture, its files.
         passes: over the training images in each epoch. More than one for small networks, whose
@@ -231,13 +231,13 @@ _DENSE: dict[str, Any] = {
 
 
 def _falling_rate(learning_rate: float, passes: int) -> dict[str, Any]:
-    """Adam, the learning rate falling to 0 as a cosine over so many passes of 590 steps."""
+    """Adam for dense networks, its rate falling to 0 as a cosine over so many passes."""
     schedule = {
         "schedule": "CosineDecay",
         "initial_learning_rate": learning_rate,
         "decay_steps": 590 * passes,  # batches of 100 of the 59,000 that are not for validation
     }
-    return {"optimizer": {"name": "Adam", "learning_rate": schedule}}
+    return {"optimizer": {"name": "FusedAdam", "learning_rate": schedule}}
 
 
 # Burda et al. 2016, arXiv:1509.00519, one stochastic layer.

@@ -2,12 +2,13 @@
 
 import inspect
 import math
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from tfp_vae import networks, objectives, priors
+from tfp_vae import networks, objectives, optimizers, priors
 from tfp_vae.recipes import Recipe, RecipeError, check_known
 from tfp_vae.vae import VAE
 
@@ -100,7 +101,8 @@ def _optimizer(spec: Mapping[str, Any]) -> keras.optimizers.Optimizer:
         if isinstance(rate, bool) or not 0 < rate < math.inf:
             raise RecipeError(f"optimizer.learning_rate: expected a number above 0, got {rate!r}.")
         spec["learning_rate"] = float(rate)
-    return _instance("optimizer", "name", spec, keras.optimizers, keras.optimizers.Optimizer)
+    known = types.SimpleNamespace(**vars(keras.optimizers), FusedAdam=optimizers.FusedAdam)
+    return _instance("optimizer", "name", spec, known, keras.optimizers.Optimizer)
 
 
 def _instance(
