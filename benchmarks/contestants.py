@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfp_vae import VAE, networks, priors
+from tfp_vae import VAE, networks, optimizers, priors
 
 IMAGE_SHAPE = (28, 28, 1)
 PIXELS = math.prod(IMAGE_SHAPE)
@@ -242,7 +242,7 @@ def ours(network: str = "CVAE") -> VAE:
         encoder = networks.conv_encoder(IMAGE_SHAPE, latent, **options)
         decoder = networks.conv_decoder(IMAGE_SHAPE, latent)
     vae = VAE(encoder, decoder, prior)
-    vae.compile(keras.optimizers.Adam(RATE))
+    vae.compile(optimizers.FusedAdam(RATE))
     return vae
 
 
