@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -144,6 +145,8 @@ BAD = [
     pytest.param(lambda r: r.replace(kl_weight=float("nan")), "kl_weight: expected at", id="nan"),
     pytest.param(lambda r: r.replace(binarization="treshold"), "Did you mean 'threshold'",
                  id="binarization"),
+    pytest.param(lambda r: r.replace(dtype_policy="bfloat16"), "Did you mean 'mixed_bfloat16'",
+                 id="dtype_policy"),
     pytest.param(lambda r: r.replace(pictures=["manifolds"]), "Did you mean 'manifold'", id="pic"),
     pytest.param(lambda r: r.replace(encoder=[]), "encoder: expected a table", id="table"),
     pytest.param(lambda r: recipes.Recipe.from_dict({"name": "x"}), "expected the settings",
@@ -167,6 +170,31 @@ def test_objective_and_prior_are_built_from_plain_data():
     default = training.build(recipes.get("cvae-mnist-2d"), (28, 28, 1))
     assert isinstance(default.objective, objectives.ELBO)
     assert isinstance(default.prior, priors.StandardNormal)
+
+
+@pytest.mark.parametrize("outside", ["float32", "mixed_bfloat16"])
+def test_the_dtype_policy_is_the_recipes_own(outside):
+    recipe = recipes.get("cvae-mnist-2d")
+    keras.config.set_dtype_policy(outside)
+    try:
+        single = training.build(recipe, (28, 28, 1))
+        mixed = training.build(recipe.replace(dtype_policy="mixed_bfloat16"), (28, 28, 1))
+        with pytest.raises(RecipeError):
+            training.build(recipe.replace(**{"prior.name": "Normal"}), (28, 28, 1))
+        assert keras.config.dtype_policy().name == outside
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = np.random.default_rng(0).integers(0, 2, (8, 28, 28, 1)).astype("float32")
+    for vae, compute in ((single, "float32"), (mixed, "bfloat16")):
+        layers = [*vae.encoder.layers, *vae.decoder.layers]
+        kernels = [layer for layer in layers if hasattr(layer, "kernel")]
+        assert {layer.compute_dtype for layer in kernels} == {compute}
+        assert {layer.kernel.dtype for layer in kernels} == {"float32"}
+        assert vae(x).log_prob(x).dtype == "float32"
+    # The same weights: what is lost is bfloat16's, of three significant figures.
+    mixed.set_weights(single.get_weights())
+    a, b = (vae.elbo(x, seed=0).numpy() for vae in (single, mixed))
+    assert 0 < np.abs(a - b).max() < 0.01 * np.abs(a).max()
 
 
 @pytest.mark.parametrize(

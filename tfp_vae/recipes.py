@@ -44,6 +44,8 @@ class Recipe:
         optimizer: ``{"name": NAME, ...}``: a class of `keras.optimizers`, or `FusedAdam` of
             `optimizers`, and its arguments. The learning rate may be a schedule,
             ``{"schedule": NAME, ...}``: a class of `keras.optimizers.schedules` and its arguments.
+        dtype_policy: of Keras, of all layers: "float32" or "mixed_bfloat16". Densities are computed
+            in float32 under both.
         batch_size: images in a step.
         epochs: how many times a look at the model follows: its figures, a picture, its files.
         passes: over the training images in each epoch. More than one for small networks, whose
@@ -71,6 +73,7 @@ class Recipe:
     prior: Mapping[str, Any] = _named("StandardNormal")
     conditional: bool = False
     optimizer: Mapping[str, Any]
+    dtype_policy: str = "float32"
     batch_size: int
     epochs: int
     passes: int = 1
@@ -175,9 +178,8 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     lowest = _LOWEST.get(name, 0)
     if kind in (int, float) and not lowest <= value < float("inf"):
         raise RecipeError(f"{name}: expected at least {lowest}, got {value!r}.")
-    for option, allowed in (("binarization", BINARIZATIONS), ("epoch_picture", EPOCH_PICTURES)):
-        if name == option:
-            check_known(name, value, allowed)
+    if name in CHOICES:
+        check_known(name, value, CHOICES[name])
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -192,8 +194,11 @@ _KINDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
 }
-BINARIZATIONS = ("threshold", "dynamic", "none")
-EPOCH_PICTURES = ("samples", "reconstructions")
+CHOICES = {
+    "binarization": ("threshold", "dynamic", "none"),
+    "dtype_policy": ("float32", "mixed_bfloat16"),
+    "epoch_picture": ("samples", "reconstructions"),
+}
 PICTURES = (
     "manifold",
     "scatter",

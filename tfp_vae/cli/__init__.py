@@ -288,7 +288,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument(
         "--binarization",
-        choices=recipes.BINARIZATIONS,
+        choices=recipes.CHOICES["binarization"],
         help="threshold at 0.5, one Bernoulli draw fixed by the seed, or grey as it is (default: "
         "the run's; threshold for a file)",
     )

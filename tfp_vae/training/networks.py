@@ -32,6 +32,16 @@ def build(recipe: Recipe, image_shape: Sequence[int], num_classes: int | None = 
     if recipe.conditional and num_classes is None:
         raise RecipeError("conditional: expected images with labels, got none.")
     classes = num_classes if recipe.conditional else None
+    # A recipe is all that a training depends on, so the policy that is set outside is not asked.
+    outside = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.dtype_policy)
+    try:
+        return _vae(recipe, image_shape, classes)
+    finally:
+        keras.config.set_dtype_policy(outside)
+
+
+def _vae(recipe: Recipe, image_shape: Sequence[int], classes: int | None) -> VAE:
     prior = _prior(recipe, image_shape)
     encoder = _network(
         "encoder",

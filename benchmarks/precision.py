@@ -1,0 +1,80 @@
+"""bfloat16 against float32: what it costs in nats, and what it gains in time.
+
+python benchmarks/precision.py                 # about six minutes on two cores
+python benchmarks/precision.py --epochs 2
+
+A recipe is trained under both of Keras' policies from the same weights, and the test ELBO of each
+is estimated with the same seeds. The float32 model's weights are also looked at in bfloat16, where
+no other path of training blurs the difference. Then rounds of training take turns, and the best of
+each are compared. Needs MNIST (TFP_VAE_DATA_DIR).
+"""
+
+import argparse
+import functools
+import tempfile
+
+import numpy as np
+import speed
+from contestants import IMAGE_SHAPE
+
+from tfp_vae import VAE, datasets, recipes, training
+
+POLICIES = ("float32", "mixed_bfloat16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="cvae-mnist-2d")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=10, help="of each test image")
+    parser.add_argument("--repetitions", type=int, default=7)
+    options = parser.parse_args()
+    recipe = recipes.get(options.recipe).replace(epochs=options.epochs, passes=1)
+    data = datasets.load("mnist", download=False)
+    x_test = datasets.binarize(data.x_test, "threshold")
+    models, elbos = {}, {}
+
+    def elbo(name: str, vae: VAE) -> None:
+        elbos[name] = np.asarray(vae.elbo(x_test, num_samples=options.draws, seed=0))
+
+    for policy in POLICIES:
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = recipe.replace(dtype_policy=policy)
+            training.train(chosen, folder, verbose=0)
+            vae = models[policy] = training.Run(folder).load_model()
+        elbo(policy, vae)
+    in_bfloat16 = training.build(recipe.replace(dtype_policy=POLICIES[1]), IMAGE_SHAPE)
+    in_bfloat16.set_weights(models["float32"].get_weights())
+    elbo("the float32 model's weights, in bfloat16", in_bfloat16)
+
+    rows = [("trained under", "test ELBO, nats", "less that of float32")]
+    for name, values in elbos.items():
+        difference = values - elbos["float32"]
+        error = difference.std(ddof=1) / len(difference) ** 0.5
+        rows.append((name, f"{values.mean():.3f}", f"{difference.mean():+.3f} ± {error:.3f}"))
+    title = f"{recipe.name}, {options.epochs} epochs, seed {recipe.seed}, threshold 0.5; "
+    speed.table(f"{title}{options.draws} draws for each of {len(x_test):,} test images", rows)
+
+    x = datasets.binarize(data.x_train[: speed.IMAGES], "threshold")
+    rows = [("recipe", "float32, images/s", "mixed_bfloat16, images/s", "ratio")]
+    for name in (options.recipe, "iwae-paper-vae"):
+        rounds = {
+            policy: functools.partial(
+                training.build(recipes.get(name).replace(dtype_policy=policy), IMAGE_SHAPE).fit,
+                x,
+                batch_size=100,
+                verbose=0,
+            )
+            for policy in POLICIES
+        }
+        best = speed.take_turns(rounds, options.repetitions)
+        rates = [len(x) / best[policy] for policy in POLICIES]
+        rows.append((name, *(f"{rate:,.0f}" for rate in rates), f"{rates[1] / rates[0]:.2f}"))
+    speed.table(
+        f"Training, rounds of {len(x):,} images, batches of 100, best of {options.repetitions}",
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
