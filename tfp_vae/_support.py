@@ -40,6 +40,16 @@ def register(cls: _Registered) -> _Registered:
     return keras.saving.register_keras_serializable(package=PACKAGE)(cls)
 
 
+def limited(value: tf.Tensor, lowest: float, highest: float) -> tf.Tensor:
+    """`value` within limits, with the gradient that it has without them.
+
+    So what was led beyond by one bad step finds the way back. Not TFP's
+    ``clip_by_value_preserve_gradient``, whose ``value + (limit - value)`` is rounded far outside.
+    """
+    within = tf.clip_by_value(value, lowest, highest)
+    return tf.stop_gradient(within) + (value - tf.stop_gradient(value))
+
+
 def replicas() -> int:
     """How many replicas of a `tf.distribute` strategy work on one step, here and now."""
     context = tf.distribute.get_replica_context()

@@ -12,6 +12,16 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support
 from tfp_vae.layers.base import DistributionLambda
 
+# Standard deviations stay within what float32 can square and divide by.
+_SMALLEST_SCALE = 1e-8
+_LOG_VARIANCE_LIMIT = 40.0  # scales of 2e-9 to 5e8
+
+
+def positive_scale(raw: tf.Tensor) -> tf.Tensor:
+    """``softplus(raw)``, at least 1e-8."""
+    scale = tf.math.softplus(raw)
+    return _support.limited(scale, _SMALLEST_SCALE, scale.dtype.max)
+
 
 def _event_shape(event_shape: int | Sequence[int]) -> tuple[int, ...]:
     sizes = (event_shape,) if isinstance(event_shape, (int, np.integer)) else tuple(event_shape)
@@ -76,6 +86,7 @@ class MultivariateNormalDiag(_VectorDistribution):
 
     The first ``d`` parameters are the mean, the others the logarithm of the variance:
     ``q(z|x) = N(z; mu(x), diag(exp(s(x))))`` (Kingma & Welling 2014, arXiv:1312.6114, appendix C).
+    It counts as -40 below -40, and as 40 above 40, so that no variance becomes 0 or infinite.
 
     Args:
         event_size: ``d``, the number of latent dimensions.
@@ -105,6 +116,7 @@ class MultivariateNormalDiag(_VectorDistribution):
     ) -> tfd.MultivariateNormalDiag:
         """The distribution of `params`, shape ``(..., 2 * event_size)``."""
         loc, log_variance = tf.split(params, 2, axis=-1)
+        log_variance = _support.limited(log_variance, -_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
         return tfd.MultivariateNormalDiag(
             loc,
             tf.exp(0.5 * log_variance),
@@ -301,7 +313,7 @@ class IndependentNormal(_LocScaleDistribution):
     """``params (..., 2 prod(event_shape)) -> independent Normal pixels``.
 
     The first half of the parameters are the means, ``softplus`` of the other half the standard
-    deviations, as in the layer of TensorFlow Probability.
+    deviations, as in the layer of TensorFlow Probability, but at least 1e-8.
 
     Args:
         event_shape: shape of one draw.
@@ -324,7 +336,7 @@ class IndependentNormal(_LocScaleDistribution):
         loc, scale = tf.split(params, 2, axis=-1)
         elements = tfd.Normal(
             loc=_reshape_event(loc, event_shape),
-            scale=tf.math.softplus(_reshape_event(scale, event_shape)),
+            scale=positive_scale(_reshape_event(scale, event_shape)),
             validate_args=validate_args,
         )
         return _independent(elements, event_shape, name=name or "IndependentNormal")

@@ -110,7 +110,7 @@ def _pixels(
         loc=loc + middle,
         # From a 400th of a bin to thousands of times the range of pixels: beyond, all that
         # changes is the risk of an overflow.
-        scale=tf.exp(tf.clip_by_value(log_scale, -10, 10)) / 5,
+        scale=tf.exp(_support.limited(log_scale, -10, 10)) / 5,
         validate_args=validate_args,
     )
 

@@ -15,6 +15,7 @@ from tfp_vae import _support
 from tfp_vae.layers import FlowDistribution
 from tfp_vae.layers.autoregressive import alternating_networks, masked_flow
 from tfp_vae.layers.base import call_apart
+from tfp_vae.layers.distributions import positive_scale
 from tfp_vae.priors.base import Prior
 
 
@@ -67,7 +68,7 @@ class GaussianMixture(Prior):
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
             tfd.MultivariateNormalDiag(
                 tf.convert_to_tensor(self.loc),
-                tf.math.softplus(tf.convert_to_tensor(self.raw_scale)),
+                positive_scale(tf.convert_to_tensor(self.raw_scale)),
             ),
             name="z",
         )

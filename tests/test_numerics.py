@@ -1,0 +1,179 @@
+"""Parameters of any size that float32 holds: densities, draws and gradients stay finite."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.models import SHAPE, small_vae
+from tfp_vae import layers, objectives, priors
+
+REPEATABLE = settings(deadline=None, derandomize=True)  # TensorFlow's first calls are slow
+PIXELS = np.array([0, 1 / 255, 0.25, 0.5, 1], "float32")
+BINARY = np.array([0, 1, 0, 1, 1], "float32")
+D = 3
+
+# What networks can be led to by one bad step, and the edges of softplus, exp and float32's digits.
+NUMBERS = st.one_of(
+    st.floats(-1e4, 1e4, width=32),
+    st.sampled_from([-1e4, -200, -104, -88, -40, -18.5, -1e-8, 0, 1e-8, 18.5, 40, 88, 104, 1e4]),
+)
+
+
+def parameters(layer):
+    """Batches of two, since an image must not change another's."""
+    return arrays("float32", (2, layer.input_size), elements=NUMBERS, fill=NUMBERS)
+
+
+def gradient(function, at):
+    at = tf.constant(at)
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        value = function(at)
+    return value.numpy(), tape.gradient(value, at).numpy()
+
+
+LIKELIHOODS = [
+    pytest.param(layers.IndependentBernoulli(5), BINARY, id="bernoulli"),
+    pytest.param(layers.IndependentContinuousBernoulli(5), PIXELS, id="continuous_bernoulli"),
+    pytest.param(layers.IndependentNormal(5), PIXELS, id="normal"),
+    pytest.param(layers.IndependentNormalFixedScale(5, scale=1e-8), PIXELS, id="fixed_scale"),
+    pytest.param(layers.IndependentQuantizedLogistic(5), PIXELS, id="quantized_logistic"),
+    pytest.param(layers.IndependentQuantizedLogisticMixture(5, 2), PIXELS, id="mixture"),
+]
+
+
+@pytest.mark.parametrize(("layer", "x"), LIKELIHOODS)
+def test_likelihoods(layer, x):
+    @settings(REPEATABLE, max_examples=20)
+    @given(parameters(layer))
+    def hold(params):
+        value, slope = gradient(lambda p: layer(p).log_prob(x), params)
+        assert np.isfinite(value).all()
+        assert np.isfinite(slope).all()
+        likelihood = layer(params)
+        for moment in (likelihood.mean(), likelihood.sample(seed=1)):
+            assert np.isfinite(moment).all()
+        alone = layer(params[:1]).log_prob(x)
+        np.testing.assert_allclose(value[:1], alone, rtol=1e-5)
+
+    hold()
+
+
+@settings(REPEATABLE, max_examples=20)
+@given(arrays("float32", (5,), elements=st.floats(-1e8, 1e8, width=32)))
+def test_a_scale_of_any_size(scales):
+    """From 1e-8 to 1e8, against the formula in float64."""
+    layer = layers.IndependentNormal(5)
+    params = np.concatenate([np.full(5, 0.25, "float32"), scales])[np.newaxis]
+    value, slope = gradient(lambda p: layer(p).log_prob(PIXELS), params)
+    scale = np.maximum(np.logaddexp(0, scales.astype(float)), 1e-8)
+    expected = -(((PIXELS - 0.25) / scale) ** 2) / 2 - np.log(scale) - np.log(2 * np.pi) / 2
+    np.testing.assert_allclose(value[0], expected.sum(), rtol=1e-4, atol=1e-4)
+    assert np.isfinite(slope).all()
+
+
+POSTERIORS = [
+    pytest.param(layers.MultivariateNormalDiag(D), True, id="diagonal"),
+    pytest.param(layers.MultivariateNormalTriL(D), True, id="full"),
+    pytest.param(
+        layers.InverseAutoregressiveFlow(D, num_flows=2, units=[8], context_size=2, seed=0),
+        False,
+        id="flow",
+    ),
+]
+PRIORS = [
+    pytest.param(lambda: priors.StandardNormal(D), id="standard normal"),
+    pytest.param(lambda: priors.GaussianMixture(D, 2, seed=0), id="mixture"),
+    pytest.param(lambda: priors.AutoregressiveFlow(D, 2, (8,), seed=0), id="flow"),
+]
+
+
+@pytest.mark.parametrize(("layer", "closed_form"), POSTERIORS)
+@pytest.mark.parametrize("make_prior", PRIORS)
+def test_posteriors(layer, closed_form, make_prior):
+    prior = make_prior()
+
+    def monte_carlo(params):
+        posterior = layer(params)
+        return objectives.kl_divergence(posterior, prior(), posterior.sample(seed=1))
+
+    def exact(params):
+        return objectives.kl_divergence(layer(params), prior())
+
+    known = [monte_carlo]
+    if closed_form and isinstance(prior, priors.StandardNormal):
+        known.append(exact)
+
+    @settings(REPEATABLE, max_examples=10)
+    @given(parameters(layer))
+    def hold(params):
+        for kl in known:
+            value, slope = gradient(kl, params)
+            assert np.isfinite(value).all()
+            assert np.isfinite(slope).all()
+            assert kl is monte_carlo or (value >= -1e-5).all()
+
+    hold()
+
+
+@settings(REPEATABLE, max_examples=20)
+@given(arrays("float32", (1, 2), elements=st.floats(-(2.0**60), 2.0**60, width=32)))
+def test_no_variance_is_zero_or_infinite(log_variances):
+    params = np.concatenate([np.zeros((1, 2), "float32"), log_variances], 1)
+    scale = layers.MultivariateNormalDiag(2)(params).stddev().numpy()
+    expected = np.exp(np.clip(log_variances.astype(float), -40, 40) / 2)
+    np.testing.assert_allclose(scale, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_variance", [-1e3, 1e3])
+def test_a_variance_beyond_the_limit_comes_back(log_variance):
+    """The gradient of the KL points the way, as if there were no limit."""
+    layer, prior = layers.MultivariateNormalDiag(1), priors.StandardNormal(1)
+    _, slope = gradient(
+        lambda p: objectives.kl_divergence(layer(p), prior()), [[0.0, log_variance]]
+    )
+    assert np.sign(slope[0, 1]) == np.sign(log_variance)
+
+
+@pytest.mark.parametrize("log_scale", [-50.0, 50.0])
+def test_a_scale_of_pixels_beyond_the_limit_comes_back(log_scale):
+    layer = layers.IndependentQuantizedLogistic(1)
+    likely = 0.5 if log_scale > 0 else 0.9  # wide of a pixel in the middle, narrow of one away
+    _, slope = gradient(lambda p: layer(p).log_prob([likely]), [[0.0, log_scale]])
+    assert np.sign(slope[0, 1]) == -np.sign(log_scale)
+
+
+HEADS = [(-1e4, -1e4), (-1e4, 1e4), (1e4, -1e4), (1e4, 1e4), (0.0, -104.0), (0.0, 104.0)]
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), HEADS)
+@pytest.mark.parametrize("use_exact_kl", [True, False], ids=["exact", "monte carlo"])
+def test_the_elbo_of_a_model(encoder, decoder, use_exact_kl, rng):
+    """Biases of the last layers, which are mean and log-variance, and logits."""
+    vae = small_vae(use_exact_kl=use_exact_kl)
+    for network, bias in ((vae.encoder, encoder), (vae.decoder, decoder)):
+        last = [layer for layer in network.layers if getattr(layer, "bias", None) is not None][-1]
+        last.bias.assign(tf.fill(last.bias.shape, bias))
+    x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
+    with tf.GradientTape() as tape:
+        elbo = vae.elbo(x, seed=0)
+    assert np.isfinite(elbo).all()
+    for slope in tape.gradient(elbo, [v.value for v in vae.trainable_variables]):
+        assert np.isfinite(slope).all()
+
+
+def test_a_learning_rate_that_is_far_too_high(rng):
+    """The weights may be worth nothing afterwards; they, and the figures, are numbers."""
+    vae = small_vae()
+    vae.compile(keras.optimizers.Adam(10.0))
+    x = rng.integers(0, 2, (64, *SHAPE)).astype("float32")
+    history = vae.fit(x, batch_size=8, epochs=3, verbose=0).history
+    assert np.isfinite(history["elbo"]).all()
+    scale = vae.encode(x).stddev().numpy()
+    assert (scale > 1e-9).all()
+    assert (scale < 1e9).all()
+    assert all(np.isfinite(v).all() for v in vae.get_weights())
