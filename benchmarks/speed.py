@@ -2,7 +2,7 @@
 
 python benchmarks/speed.py                     # all, about half an hour on two cores
 python benchmarks/speed.py epoch manifold      # a choice of: epoch, likelihood, manifold, sampling,
-                                               # start, recipe
+                                               # scaling, start, recipe
 
 On a shared machine a second is no unit: the contestants take turns, and the best of several
 repetitions of each are compared. MNIST is taken from TFP_VAE_DATA_DIR; without it, random pixels
@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,31 @@ def sampling(repetitions: int) -> None:
     table(f"Sampling 10,000 images, CVAE, best of {repetitions}", rows)
 
 
+def scaling(repetitions: int) -> None:
+    """Seconds of an epoch over the number of images, and of a step over the number of epochs."""
+    whole, _, what = images()
+    vae = contestants.ours("dense")
+    counts = (10_000, 20_000, 40_000, 60_000)
+    best = take_turns(
+        {str(n): functools.partial(vae.fit, whole[:n], batch_size=100, verbose=0) for n in counts},
+        repetitions,
+    )
+    rows = [("images of an epoch", "seconds", "microseconds an image")]
+    rows += [(f"{n:,}", f"{best[str(n)]:.3f}", f"{1e6 * best[str(n)] / n:.1f}") for n in counts]
+    table(f"One epoch, dense network, batches of 100, {what}, best of {repetitions}", rows)
+
+    watch, each = keras.callbacks.LambdaCallback(), []
+    watch.on_epoch_begin = lambda number, logs=None: each.append(time.perf_counter())
+    epochs = 60
+    vae.fit(whole[:10_000], batch_size=100, epochs=epochs, callbacks=[watch], verbose=0)
+    seconds = np.diff([*each, time.perf_counter()])
+    rows = [("epochs of 10,000 images in one fit", "median seconds of an epoch")]
+    for first in range(0, epochs, 10):
+        middle = np.median(seconds[max(first, 1) : first + 10])  # the first one starts the data
+        rows.append((f"{first + 1} to {first + 10}", f"{middle:.3f}"))
+    table("A step's cost over the epochs, the same network", rows)
+
+
 def start(repetitions: int) -> None:
     """Seconds and resident memory of fresh processes: import alone, and one round of training."""
     programs = {
@@ -271,7 +297,7 @@ def main() -> None:
     )
     benchmarks = {
         function.__name__: function
-        for function in (epoch, likelihood, manifold, sampling, start, recipe)
+        for function in (epoch, likelihood, manifold, sampling, scaling, start, recipe)
     }
     parser.add_argument("benchmarks", nargs="*", choices=[*benchmarks, []], default=[])
     parser.add_argument("--repetitions", type=int, default=7)
