@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from tfp_vae import _support
 
+__all__ = ["FusedAdam"]
+
 
 @_support.register
 class FusedAdam(keras.optimizers.Adam):
@@ -30,7 +32,10 @@ class FusedAdam(keras.optimizers.Adam):
     Source: Kingma & Ba 2015, arXiv:1412.6980, the form before section 2.1; TensorFlow's
     ``ResourceApplyAdam``.
 
-    >>> vae.compile(tfp_vae.optimizers.FusedAdam(1e-3))  # doctest: +SKIP
+    Example:
+        >>> from tfp_vae import optimizers
+        >>> optimizers.FusedAdam(1e-3, global_clipnorm=100.0).get_config()["name"]
+        'fused_adam'
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

@@ -1,6 +1,6 @@
 """What a variational autoencoder maximizes, as pure functions of distributions and tensors.
 
-`ELBO` and `IWAE` put the functions together for `VAE.compile(objective=...)`.
+`ELBO` and `IWAE` put the functions together for ``VAE.compile(objective=...)``.
 
 Shapes: ``S`` draws of the posterior, ``B`` images, ``d`` latent dimensions. Units: nats.
 """

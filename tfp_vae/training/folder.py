@@ -39,7 +39,8 @@ class Run:
     ``latent.csv``                the same of each latent dimension: its KL in nats, and the
                                   variance of the posterior means
     ``model.keras``               the model of the epoch with the lowest loss of validation images
-    ``encoder.keras``, ``decoder.keras``  its two parts
+    ``encoder.keras``             one of its two parts
+    ``decoder.keras``             the other
     ``last.keras``                the model of the last epoch
     ``state.npz``                 what `resume` needs: all variables, the optimizer's and seeds'
     ``pictures/epoch-0001.png``   a picture of each epoch, 0 being the untrained model

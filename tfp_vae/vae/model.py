@@ -247,7 +247,7 @@ class VAE(Trainer):
     def sample(
         self, num_samples: int = 1, seed: Any = None, *, mean: bool = False, labels: Any = None
     ) -> tf.Tensor:
-        """Draws from the model, ``z ~ p(z)``, ``x ~ p(x|z)``: shape (num_samples, *image).
+        """Draws from the model, ``z ~ p(z)``, ``x ~ p(x|z)``: shape ``(num_samples, *image)``.
 
         Args:
             num_samples: how many.
@@ -274,7 +274,7 @@ class VAE(Trainer):
         return likelihood.mean() if mean else likelihood.sample(seed=pixel_seed)
 
     def reconstruct(self, x: Any, seed: Any = None, *, sample: bool = False) -> tf.Tensor:
-        """The mean of ``p(x|z)``, shape (B, *image), at the posterior's mean.
+        """The mean of ``p(x|z)``, shape ``(B, *image)``, at the posterior's mean.
 
         Args:
             x: images, shape (B, height, width, channels).
@@ -297,7 +297,7 @@ class VAE(Trainer):
             steps: number of images, both ends included; at least 2.
 
         Returns:
-            Shape (steps, *image) for one pair, (B, steps, *image) for B pairs.
+            Shape ``(steps, *image)`` for one pair, ``(B, steps, *image)`` for B pairs.
 
         Raises:
             ValueError: `steps` below 2, not as many images in `a` as in `b`, or a conditional
@@ -426,7 +426,7 @@ class VAE(Trainer):
         Its functions and signatures, of float32 tensors and for any number B of images:
 
         - ``encode(x)``: ``mean`` and ``stddev`` of ``q(z|x)``, shapes (B, d);
-        - ``decode(z)``: ``mean`` of ``p(x|z)``, shape (B, *image);
+        - ``decode(z)``: ``mean`` of ``p(x|z)``, shape ``(B, *image)``;
         - ``reconstruct(x)``: ``mean`` of ``p(x|z)`` at the posterior's mean;
         - ``sample(num_samples, seed)``: draws ``z ~ p(z)``; ``mean`` and ``sample`` of ``p(x|z)``;
         - ``elbo(x, seed)``: ``elbo`` at one draw, shape (B,), nats.
