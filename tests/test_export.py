@@ -13,7 +13,7 @@ from tensorflow_probability import distributions as tfd
 
 from tests.models import SHAPE, small_vae
 from tests.test_conditional import conditional
-from tfp_vae import VAE, layers, networks, priors
+from tfp_vae import VAE, cli, layers, networks, priors
 from tfp_vae.vae import exporting, onnx_operations
 
 # Only TensorFlow: neither this package nor Keras' classes are at hand.
@@ -265,3 +265,18 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         small_vae().export(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(tmp_path, capsys):
+    assert tuple(exporting.FORMATS) == cli._FORMATS
+    vae = small_vae()
+    vae.save(tmp_path / "model.keras")
+    arguments = ["export", str(tmp_path / "model.keras"), str(tmp_path / "a"), "--json"]
+    assert cli.main([*arguments, "--format", "litert"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "written": str(tmp_path / "a"),
+        "format": "litert",
+        "files": ["decoder.tflite", "encoder.tflite"],
+    }
+    assert cli.main(arguments) == 1
+    assert "new or an empty folder" in capsys.readouterr().err
