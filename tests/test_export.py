@@ -200,14 +200,15 @@ def of_mixed_precision():
 
 
 @pytest.mark.parametrize(
-    ("make", "part"),
+    ("make", "part", "why"),
     [
-        pytest.param(with_igamma, "decoder", id="operation"),
-        pytest.param(of_mixed_precision, "encoder", id="bfloat16"),
+        pytest.param(with_igamma, "decoder", "", id="operation"),
+        pytest.param(of_mixed_precision, "encoder", "expected float32, got bfloat16", id="mixed"),
     ],
 )
-def test_what_a_format_cannot_hold_is_one_clear_error(make, part, tool, tmp_path):
-    with pytest.raises(NotImplementedError, match=f"export: {tool} cannot hold this {part}: "):
+def test_what_a_format_cannot_hold_is_one_clear_error(make, part, why, tool, tmp_path):
+    said = f"export: {tool} cannot hold this {part}: {why}"
+    with pytest.raises(NotImplementedError, match=said):
         make().export(tmp_path / "a", format=tool)
     assert list(tmp_path.iterdir()) == []
 

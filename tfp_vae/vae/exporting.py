@@ -3,9 +3,10 @@
 import importlib
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import keras
 import tensorflow as tf
 
 from tfp_vae import _files
@@ -94,15 +95,27 @@ def _save(vae: "VAE", folder: pathlib.Path, functions: dict[str, Endpoint]) -> N
     tf.saved_model.save(module, str(folder), signatures)
 
 
-def _networks(vae: "VAE") -> dict[str, tuple[str, Endpoint]]:
+def _networks(vae: "VAE", format: str) -> dict[str, tuple[str, Endpoint]]:
     """The two functions that have no state and no draws, by the name of their file."""
+    for name in ("encoder", "decoder"):
+        kinds = set(_compute_dtypes(getattr(vae, name))) - {"float32"}
+        if kinds:
+            raise _cannot(format, name, f"expected float32, got {', '.join(sorted(kinds))}")
     known = endpoints(vae)
     return {"encoder": ("encode", known["encode"]), "decoder": ("decode", known["decode"])}
 
 
+def _compute_dtypes(layer: keras.layers.Layer) -> Iterator[str]:
+    children = getattr(layer, "layers", ())
+    if not children:
+        yield layer.compute_dtype
+    for child in children:
+        yield from _compute_dtypes(child)
+
+
 def _onnx(vae: "VAE", folder: pathlib.Path) -> None:
     tf2onnx, onnx = _tool("tf2onnx", "onnx"), _tool("onnx", "onnx")
-    for name, (_, (function, signature)) in _networks(vae).items():
+    for name, (_, (function, signature)) in _networks(vae, "onnx").items():
         compiled = tf.function(function, signature, autograph=False)
         model, _ = tf2onnx.convert.from_function(
             compiled, signature, custom_op_handlers=onnx_operations.HANDLERS
@@ -126,7 +139,7 @@ def _onnx(vae: "VAE", folder: pathlib.Path) -> None:
 
 
 def _litert(vae: "VAE", folder: pathlib.Path) -> None:
-    for name, (key, endpoint) in _networks(vae).items():
+    for name, (key, endpoint) in _networks(vae, "litert").items():
         # By way of a SavedModel: of a function itself the converter of TensorFlow 2.21 leaves the
         # weights of Keras out, and says nothing.
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -143,9 +156,8 @@ def _litert(vae: "VAE", folder: pathlib.Path) -> None:
 FORMATS = {"tf_saved_model": _saved_model, "onnx": _onnx, "litert": _litert}
 
 
-def _cannot(format: str, name: str, error: Exception) -> NotImplementedError:
-    said = str(error).strip() or type(error).__name__
-    said = said.splitlines()[0]
+def _cannot(format: str, name: str, why: Any) -> NotImplementedError:
+    said = str(why).strip().partition("\n")[0]
     return NotImplementedError(f"export: {format} cannot hold this {name}: {said[:300]}")
 
 
