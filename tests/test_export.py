@@ -1,17 +1,20 @@
-"""Exported models: in a process without this package they compute what the model does."""
+"""Exported models: in programs without this package they compute what the model does."""
 
 import json
 import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from tests.models import SHAPE, small_vae
 from tests.test_conditional import conditional
-from tfp_vae import priors
+from tfp_vae import VAE, cli, layers, networks, priors
+from tfp_vae.vae import exporting, onnx_operations
 
 # Only TensorFlow: neither this package nor Keras' classes are at hand.
 PROGRAM = """
@@ -86,9 +89,165 @@ def test_a_saved_model_computes_what_the_model_does(make, tmp_path, rng):
             np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-5, err_msg=f"{name} {key}")
 
 
+# ---------------------------------------------------------------------- ONNX and LiteRT
+
+IMAGE = (8, 8, 1)
+
+
+def of_networks(kind, likelihood="bernoulli", **options):
+    """Encoder and decoder of a family, all weights away from where they start."""
+    encoder, decoder = getattr(networks, f"{kind}_encoder"), getattr(networks, f"{kind}_decoder")
+    size = {"units": (8,)} if kind == "dense" else {"filters": (4, 4)}
+    vae = VAE(
+        encoder(IMAGE, 2, prior=priors.StandardNormal(2), **size, **options),
+        decoder(IMAGE, 2, likelihood=likelihood, **size),
+    )
+    rng = np.random.default_rng(1)
+    for weight in vae.trainable_variables:
+        weight.assign_add(rng.normal(scale=0.2, size=weight.shape))
+    return vae
+
+
+def iaf():
+    posterior = {"name": "iaf", "num_flows": 2, "units": [6], "context_size": 2}
+    return of_networks("dense", "continuous_bernoulli", posterior=posterior, use_exact_kl=False)
+
+
+ALL_KINDS = [
+    pytest.param(
+        lambda: of_networks(
+            "dense", {"name": "quantized_logistic_mixture", "num_components": 2}, posterior="full"
+        ),
+        id="full posterior, mixture",
+    ),
+    pytest.param(iaf, id="iaf, continuous Bernoulli"),
+    pytest.param(lambda: of_networks("conv", "normal"), id="conv, normal"),
+    pytest.param(lambda: of_networks("residual", "quantized_logistic"), id="residual, quantized"),
+    pytest.param(conditional, id="conditional"),
+]
+
+
+def by_onnx(folder, part, given):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime runs what is tested here")
+    session = runtime.InferenceSession(folder / f"{part}.onnx", providers=["CPUExecutionProvider"])
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        assert value.shape[0] == "batch"
+        assert all(isinstance(size, int) for size in value.shape[1:])
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(None, given), strict=True))
+
+
+def by_litert(folder, part, given):
+    litert = pytest.importorskip(
+        "ai_edge_litert.interpreter", reason="ai-edge-litert runs what is tested here"
+    )
+    interpreter = litert.Interpreter(str(folder / f"{part}.tflite"))
+    return interpreter.get_signature_runner({"encoder": "encode", "decoder": "decode"}[part])(
+        **given
+    )
+
+
+RUNTIMES = {"onnx": by_onnx, "litert": by_litert}
+TOOLS = {"onnx": "tf2onnx", "litert": "ai_edge_litert"}
+
+
+@pytest.fixture(params=sorted(TOOLS))
+def tool(request):
+    pytest.importorskip(TOOLS[request.param], reason=f"needs pip install '.[{request.param}]'")
+    return request.param
+
+
+@pytest.mark.parametrize("make", ALL_KINDS)
+def test_encoder_and_decoder_in_other_formats_compute_what_the_model_does(
+    make, tool, tmp_path, rng
+):
+    """Any number of images, to 1e-5 of the largest number: 24 bits are 6e-8 of it, and sums of
+    hundreds of products in another order lose a few dozen times as much."""
+    vae = make()
+    folder = vae.export(tmp_path / "exported", format=tool)
+    suffix = {"onnx": "onnx", "litert": "tflite"}[tool]
+    assert {p.name for p in folder.iterdir()} == {f"encoder.{suffix}", f"decoder.{suffix}"}
+    labels = np.eye(3, dtype="float32")
+    for count in (1, 5):
+        x = rng.random((count, *vae.image_shape)).astype("float32")
+        z = 2 * rng.normal(size=(count, vae.latent_dim)).astype("float32")
+        y = {"labels": labels[rng.integers(0, 3, count)]} if vae.num_classes else {}
+        posterior = vae.encode((x, *y.values()) if y else x)
+        likelihood = vae.decode((z, *y.values()) if y else z)
+        encoded = {"mean": posterior.mean(), "stddev": posterior.stddev()}
+        for part, given, expected in (
+            ("encoder", {"x": x}, encoded),
+            ("decoder", {"z": z}, {"mean": likelihood.mean()}),
+        ):
+            found = RUNTIMES[tool](folder, part, {**given, **y})
+            assert set(found) == set(expected)
+            for key, value in expected.items():
+                atol = 1e-5 * np.abs(value).max()
+                np.testing.assert_allclose(found[key], value, rtol=0, atol=atol, err_msg=part)
+
+
+def with_igamma():
+    layer = layers.DistributionLambda(
+        lambda k: tfd.Independent(tfd.Normal(tf.math.igamma(1 + k, k), 1.0), 3)
+    )
+    body = [keras.layers.Dense(30, activation="softplus"), keras.layers.Reshape(SHAPE)]
+    return VAE(small_vae().encoder, keras.Sequential([keras.Input((2,)), *body, layer]))
+
+
+def of_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    return of_networks("conv")
+
+
+@pytest.mark.parametrize(
+    ("make", "part", "why"),
+    [
+        pytest.param(with_igamma, "decoder", "", id="operation"),
+        pytest.param(of_mixed_precision, "encoder", "expected float32, got bfloat16", id="mixed"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_one_clear_error(make, part, why, tool, tmp_path):
+    said = f"export: {tool} cannot hold this {part}: {why}"
+    with pytest.raises(NotImplementedError, match=said):
+        make().export(tmp_path / "a", format=tool)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exported_encoder_has_no_state():
+    """The regularizer's draws are no part of it."""
+    function, signature = exporting.endpoints(iaf())["encode"]
+    graph = tf.function(function, signature).get_concrete_function().graph
+    assert not {op.type for op in graph.get_operations() if op.type.startswith("Assign")}
+
+
+@pytest.mark.parametrize("name", ["log1p", "expm1"])
+def test_operations_that_tf2onnx_lacks_are_accurate(name):
+    tf2onnx = pytest.importorskip("tf2onnx", reason="needs pip install '.[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="needs pip install '.[onnx]'")
+    x = np.logspace(-30, -0.001, 300)
+    x = np.concatenate([x, -x, [0.0]])
+    x = np.concatenate([x, np.logspace(0, 30, 50)] if name == "log1p" else [x, -80 * x, 80 * x])
+    x = x.astype("float32")
+    signature = [tf.TensorSpec([None], tf.float32, "x")]
+    function = tf.function(lambda x: getattr(tf.math, name)(x), signature)
+    model, _ = tf2onnx.convert.from_function(
+        function, signature, custom_op_handlers=onnx_operations.HANDLERS
+    )
+    (found,) = runtime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    expected = getattr(np, name)(x.astype("float64"))
+    np.testing.assert_allclose(found, expected, rtol=5e-7)
+
+
+def test_a_missing_tool_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r'needs the package tf2onnx.*pip install "tfp-vae\[onnx'):
+        small_vae().export(tmp_path / "a", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_input(tmp_path):
     vae = small_vae()
-    with pytest.raises(ValueError, match="format: expected one of tf_saved_model, got 'pickle'"):
+    with pytest.raises(ValueError, match="format: expected one of tf_saved_model, onnx, litert"):
         vae.export(tmp_path / "a", format="pickle")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("mine")
@@ -107,3 +266,18 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         small_vae().export(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(tmp_path, capsys):
+    assert tuple(exporting.FORMATS) == cli._FORMATS
+    vae = small_vae()
+    vae.save(tmp_path / "model.keras")
+    arguments = ["export", str(tmp_path / "model.keras"), str(tmp_path / "a"), "--json"]
+    assert cli.main([*arguments, "--format", "litert"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "written": str(tmp_path / "a"),
+        "format": "litert",
+        "files": ["decoder.tflite", "encoder.tflite"],
+    }
+    assert cli.main(arguments) == 1
+    assert "new or an empty folder" in capsys.readouterr().err

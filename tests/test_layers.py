@@ -183,7 +183,12 @@ def test_full_normal_fills_a_lower_triangle_with_a_positive_diagonal(rng):
     # TFP fills a triangle in a spiral; the softplus of the diagonal entries is what is fixed.
     filled = np.asarray(tfp.math.fill_triangular(params[3:]))
     np.testing.assert_allclose(np.diag(scale), np.logaddexp(0, np.diag(filled)) + 1e-5, rtol=1e-5)
-    expected = scipy.stats.multivariate_normal.logpdf(value, params[:3], scale @ scale.T)
+    np.testing.assert_allclose(np.tril(scale, -1), np.tril(filled, -1), rtol=1e-6)
+    covariance = scale @ scale.T
+    np.testing.assert_allclose(q.covariance()[0], covariance, rtol=1e-5)
+    np.testing.assert_allclose(q.variance()[0], np.diag(covariance), rtol=1e-5)
+    np.testing.assert_allclose(q.stddev()[0], np.sqrt(np.diag(covariance)), rtol=1e-5)
+    expected = scipy.stats.multivariate_normal.logpdf(value, params[:3], covariance)
     np.testing.assert_allclose(q.log_prob(value.astype("float32"))[0], expected, rtol=1e-4)
 
 

@@ -31,7 +31,7 @@ FLOORS = {
     "cli": 4,
 }
 SIDE = {
-    "callbacks": {"_support", "evaluation", "objectives"},
+    "callbacks": {"_files", "_support", "evaluation", "objectives"},
     "datasets": {"_files", "_support"},
     "plotting": {"_files", "_support", "priors"},
 }

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import secrets
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,26 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `path` to fill, which takes its place when all went well.
+
+    Raises:
+        FileExistsError: there is something of that name, other than an empty folder.
+        OSError: it cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path}: expected a new or an empty folder, got one with content.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+        whole = pathlib.Path(temporary) / "whole"
+        whole.mkdir()  # of the usual permissions, which the temporary one around it has not
+        yield whole
+        if path.exists():
+            path.rmdir()
+        os.replace(whole, path)
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

@@ -3,5 +3,13 @@
 from tfp_vae.callbacks.epochs import EpochReport, EpochTimer, ImageRecorder
 from tfp_vae.callbacks.events import EventWriter
 from tfp_vae.callbacks.latent import LatentDiagnostics
+from tfp_vae.callbacks.projector import write_projector
 
-__all__ = ["EpochReport", "EpochTimer", "EventWriter", "ImageRecorder", "LatentDiagnostics"]
+__all__ = [
+    "EpochReport",
+    "EpochTimer",
+    "EventWriter",
+    "ImageRecorder",
+    "LatentDiagnostics",
+    "write_projector",
+]

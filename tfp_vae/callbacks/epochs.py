@@ -1,10 +1,14 @@
 """What each epoch took and gave: a line, the seconds, the pictures."""
 
+import os
+import pathlib
 import time
 from typing import Any
 
 import keras
 import numpy as np
+
+from tfp_vae.callbacks.events import EventWriter
 
 __all__ = ["EpochReport", "EpochTimer", "ImageRecorder"]
 
@@ -69,12 +73,21 @@ class ImageRecorder(keras.callbacks.Callback):
         images: images, shape (n, height, width, channels), which are encoded, drawn once from the
             posterior, and decoded. Of a conditional model either is a pair with labels.
         seed: integer seed of those posterior draws.
+        log_dir: folder for TensorBoard; the pictures also go to ``pictures`` in it, as step 0 that
+            of the untrained model. `None` writes nothing.
 
     Raises:
         ValueError: both were given, or neither.
     """
 
-    def __init__(self, latents: Any = None, *, images: Any = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        latents: Any = None,
+        *,
+        images: Any = None,
+        seed: int = 0,
+        log_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         super().__init__()
         if (latents is None) == (images is None):
             raise ValueError(
@@ -85,12 +98,16 @@ class ImageRecorder(keras.callbacks.Callback):
         self.images = images
         self.seed = seed
         self.frames: list[np.ndarray] = []
+        self._events = None if log_dir is None else EventWriter(pathlib.Path(log_dir) / "pictures")
 
     def _record(self) -> None:
         if self.images is not None:
             means = self.model.reconstruct(self.images, seed=self.seed, sample=True)
         else:
             means = self.model.decode(self.latents).mean()
+        if self._events:
+            self._events.images("pictures", means, len(self.frames))
+            self._events.flush()
         self.frames.append(np.asarray(means))
 
     def on_train_begin(self, logs: Any = None) -> None:

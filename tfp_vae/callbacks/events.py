@@ -1,7 +1,7 @@
 """Event files for TensorBoard, by TensorFlow alone.
 
-``tf.summary.scalar`` and ``tf.summary.histogram`` come with the package tensorboard, which
-TensorFlow does not always bring along; what they write is a tensor with a plugin's name.
+``tf.summary.scalar`` and its like come with the package tensorboard, which TensorFlow does not
+always bring along; what they write is a tensor with a plugin's name.
 """
 
 import functools
@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 _BUCKETS = 30  # as many as ``tf.summary.histogram`` makes
+_CLASSES = {"scalars": "DATA_CLASS_SCALAR", "images": "DATA_CLASS_BLOB_SEQUENCE"}
 
 
 class EventWriter:
-    """Scalars and histograms of each epoch, in a folder that TensorBoard reads.
+    """Scalars, histograms and pictures of each epoch, in a folder that TensorBoard reads.
 
     Args:
         folder: made when the first one is written.
@@ -36,12 +37,27 @@ class EventWriter:
         counts, edges = np.histogram(values, _BUCKETS)
         self._write(tag, np.stack([edges[:-1], edges[1:], counts], 1), step, "histograms")
 
+    def images(self, tag: str, images: Any, step: int) -> None:
+        """Pictures, shape (n, height, width, 1 or 3): 8-bit, or in [0, 1]."""
+        pixels = as_pixels(images)
+        size = [str(pixels.shape[2]), str(pixels.shape[1])]
+        pngs = [tf.io.encode_png(each).numpy() for each in pixels]
+        self._write(tag, np.array([*map(str.encode, size), *pngs], object), step, "images")
+
     def flush(self) -> None:
         self._writer.flush()
 
     def _write(self, tag: str, value: Any, step: int, plugin: str) -> None:
         summary = tf.compat.v1.SummaryMetadata
-        kind = "DATA_CLASS_SCALAR" if plugin == "scalars" else "DATA_CLASS_TENSOR"
+        kind = _CLASSES.get(plugin, "DATA_CLASS_TENSOR")
         metadata = summary(plugin_data=summary.PluginData(plugin_name=plugin), data_class=kind)
         with self._writer.as_default():
             tf.summary.write(tag, value, step, metadata)
+
+
+def as_pixels(images: Any) -> np.ndarray:
+    """Images of shape (n, height, width, 1 or 3) as 8-bit ones; what is outside [0, 1] is cut."""
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return images
+    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)

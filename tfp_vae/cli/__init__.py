@@ -15,11 +15,12 @@ from typing import Any
 
 from tfp_vae import recipes
 from tfp_vae._version import __version__
-from tfp_vae.cli import commands, studies
+from tfp_vae.cli import commands, sharing, studies
 
 __all__ = ["main"]
 
 _PICTURES = (*recipes.PICTURES, "history", "latent", "gif", "epoch")
+_FORMATS = ("tf_saved_model", "onnx", "litert")  # those of `VAE.export`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_use(group)
     _add_studies(group)
     _add_plot(group)
+    _add_sharing(group)
     return parser
 
 
@@ -259,6 +261,38 @@ def _add_plot(group: Any) -> None:
     command.add_argument("--epoch", type=_seed, help="for epoch: which; 0 is the untrained model")
     command.add_argument("--seed", type=_seed, default=0, help="of the samples (default: 0)")
     command.add_argument("--out", type=pathlib.Path, help="file to write (default: PICTURE.png)")
+
+
+def _add_sharing(group: Any) -> None:
+    command = _command(
+        group, "export", sharing.export,
+        "write a model for programs that know neither this package nor Keras",
+        "tfp-vae export runs/a exported --format onnx",
+    )  # fmt: skip
+    _add_model(command)
+    command.add_argument("folder", type=pathlib.Path, metavar="DIR", help="new folder")
+    command.add_argument(
+        "--format",
+        choices=_FORMATS,
+        default=_FORMATS[0],
+        help="a TensorFlow SavedModel, or encoder and decoder as ONNX or LiteRT files "
+        "(default: %(default)s)",
+    )
+
+    command = _command(
+        group, "package", sharing.package,
+        "write a run as a folder to share, with a model card, as the Hugging Face Hub shows it",
+        "tfp-vae package runs/a shared --license apache-2.0",
+    )  # fmt: skip
+    _add_model(command, "folder of a run")
+    command.add_argument("folder", type=pathlib.Path, metavar="DIR", help="new folder")
+    command.add_argument("--license", help="as the Hub names it (default: none is named)")
+    command.add_argument(
+        "--report",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="add the figures of a report of this run, by tfp-vae evaluate --report",
+    )
 
 
 def _command(group: Any, name: str, run: Any, text: str, example: str) -> Any:

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
+from tfp_vae.layers import triangular
 from tfp_vae.layers.base import DistributionLambda
 
 # Standard deviations stay within what float32 can square and divide by.
@@ -153,12 +154,14 @@ class MultivariateNormalTriL(_VectorDistribution):
         params: tf.Tensor, event_size: int, validate_args: bool = False, name: str | None = None
     ) -> tfd.MultivariateNormalTriL:
         """The distribution of `params`, shape ``(..., params_size(event_size))``."""
-        scale_tril = tfp.bijectors.FillScaleTriL(
-            diag_shift=np.array(1e-5, params.dtype.as_numpy_dtype), validate_args=validate_args
-        )
-        return tfd.MultivariateNormalTriL(
+        triangle = tfp.math.fill_triangular(params[..., event_size:])
+        # Not by `tfb.FillScaleTriL`, which takes diagonals out, and LiteRT cannot.
+        on_diagonal = np.eye(event_size, dtype=bool)
+        raw = tf.reduce_sum(tf.where(on_diagonal, triangle, 0), -1, keepdims=True)
+        scale_tril = tf.where(on_diagonal, tf.math.softplus(raw) + 1e-5, triangle)
+        return triangular.MultivariateNormalTriL(
             loc=params[..., :event_size],
-            scale_tril=scale_tril(params[..., event_size:]),
+            scale_tril=scale_tril,
             validate_args=validate_args,
             name=name or "MultivariateNormalTriL",
         )

@@ -13,6 +13,7 @@ from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
 from tfp_vae.training.folder import Run, RunError, describe, locked
+from tfp_vae.training.logs import Logs
 from tfp_vae.training.networks import build
 from tfp_vae.training.parts import Parts, split
 from tfp_vae.training.speed import SpeedBar
@@ -45,8 +46,9 @@ def train(
             can be resumed only with the same images.
         data_dir: as for `datasets.load`.
         verbose: 0 for silence, 1 for a progress bar and a line for each epoch.
-        tensorboard: also write the history and the use of the latent dimensions for TensorBoard,
-            into ``logs`` in the folder.
+        tensorboard: also write the history, the pictures of the epochs, the use of the latent
+            dimensions and at the end the latent space (`callbacks.write_projector`) for
+            TensorBoard, into ``logs`` in the folder.
         strategy: a `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`, whose
             replicas share each batch of the recipe: its size is that of the global batch, and a
             last, smaller one is left out. Every worker calls `train` with the same arguments and
@@ -266,17 +268,15 @@ class Keeper(keras.callbacks.Callback):
             run, parts.binarized(_support.take(parts.test, slice(16)))
         )
         self.test = team.shared(parts.batches(parts.test))
-        logs = run.folder / "logs"
-        asked = self.chief and (
-            tensorboard or logs.is_dir()
-        )  # a run that has them goes on with them
-        self.events = callbacks.EventWriter(logs) if asked else None
+        logs = Logs(run)
+        asked = self.chief and (tensorboard or logs.folder.is_dir())  # who has them goes on
+        self.events = logs if asked else None
         self.latent: list[keras.callbacks.Callback] = []
         if _support.count(parts.validation) > 1:  # of one image there is no variance
             first = _support.take(parts.validation, slice(_LATENT_IMAGES))
             images = parts.binarized(first)
             watch = callbacks.LatentDiagnostics(
-                images, seed=run.recipe.seed, log_dir=logs if asked else None
+                images, seed=run.recipe.seed, log_dir=logs.folder if asked else None
             )
             watch.rows = progress.latent
             self.latent.append(watch)
@@ -303,6 +303,8 @@ class Keeper(keras.callbacks.Callback):
         if self.progress.epoch == 0 and self.chief:
             self.run.save_state(self.model, vars(self.progress))
             self.publish(self.model)
+            if self.events:
+                self.events.picture(0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = dict(logs or {})
@@ -333,9 +335,8 @@ class Keeper(keras.callbacks.Callback):
         self.run.save_state(self.model, vars(progress))
         self.publish(self.model)
         if self.events:
-            for name, value in row.items():
-                self.events.scalar(name, value, epoch)
-            self.events.flush()
+            self.events.figures(row)
+            self.events.picture(number)
         units = logs.get("active_units")
         used = f", {units} of {self.model.latent_dim} units active" if units is not None else ""
         self.say(
@@ -356,6 +357,8 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
     x_test = parts.binarized(parts.test)
     start = time.perf_counter()
     written = pictures.write_final(run, vae, data, x_test, progress.history, run.latent(), say)
+    if keeper.events:
+        keeper.events.latent_space(vae, data, x_test)
     drawing = keeper.frames.seconds + time.perf_counter() - start
     seed = run.recipe.seed
     images = _support.take(x_test, slice(_LIKELIHOOD_IMAGES))

@@ -268,9 +268,7 @@ class VAE(Trainer):
                 + f" of this model, got {labels!r}."
             )
         seed = _support.stateless_seed(seed, self.seed_generator)
-        prior_seed, pixel_seed = tf.unstack(tf.random.split(seed))
-        z = self.prior().sample(num_samples, seed=prior_seed)
-        likelihood = self.decode(z if labels is None else (z, labels))
+        likelihood, pixel_seed = self._of_prior_draws(num_samples, seed, labels)
         return likelihood.mean() if mean else likelihood.sample(seed=pixel_seed)
 
     def reconstruct(self, x: Any, seed: Any = None, *, sample: bool = False) -> tf.Tensor:
@@ -421,9 +419,10 @@ class VAE(Trainer):
             super().save(temporary, **kwargs)
 
     def export(self, filepath: Any, format: str = "tf_saved_model") -> pathlib.Path:
-        """Write the model as a TensorFlow SavedModel, which loads without this package and Keras.
+        """Write the model for programs that know neither this package nor Keras.
 
-        Its functions and signatures, of float32 tensors and for any number B of images:
+        "tf_saved_model", for ``tf.saved_model.load(path).encode(x)`` and TensorFlow Serving, has
+        these functions and signatures, of float32 tensors and for any number B of images:
 
         - ``encode(x)``: ``mean`` and ``stddev`` of ``q(z|x)``, shapes (B, d);
         - ``decode(z)``: ``mean`` of ``p(x|z)``, shape ``(B, *image)``;
@@ -432,18 +431,26 @@ class VAE(Trainer):
         - ``elbo(x, seed)``: ``elbo`` at one draw, shape (B,), nats.
 
         ``seed`` is an int32 vector of two; a conditional model's functions take a last argument
-        ``labels``, vectors of K floats. Load it by ``tf.saved_model.load(path).encode(x)`` or with
-        TensorFlow Serving.
+        ``labels``, vectors of K floats.
+
+        "onnx" and "litert" hold the first two, ``encoder.onnx`` and ``decoder.onnx`` for ONNX
+        Runtime, ``encoder.tflite`` and ``decoder.tflite`` for LiteRT, with inputs and outputs of
+        the same names. Of a posterior of flows, which has no closed form, mean and standard
+        deviation are in every format what its `mean` and `stddev` give, of 128 fixed draws: see
+        `layers.InverseAutoregressiveFlow`.
 
         Args:
             filepath: a folder, which appears whole or not at all.
-            format: "tf_saved_model".
+            format: "tf_saved_model", "onnx" or "litert".
 
         Returns:
             The folder.
 
         Raises:
             ValueError: another format, or a model whose image shape is not known.
+            ImportError: "onnx" without the packages of the extra ``onnx``.
+            NotImplementedError: an operation that the format has not, or, in "onnx" and "litert",
+                a model of mixed precision.
             FileExistsError: the folder is there and holds something.
             OSError: it cannot be written.
         """
@@ -566,6 +573,14 @@ class VAE(Trainer):
         self, z: tf.Tensor, training: bool | None, labels: tf.Tensor | None = None
     ) -> tfd.Distribution:
         return parts.call("decoder", self.decoder, z, 1, self.image_shape, training, labels)
+
+    def _of_prior_draws(
+        self, num_samples: Any, seed: tf.Tensor, labels: Any = None
+    ) -> tuple[tfd.Distribution, tf.Tensor]:
+        """``p(x|z)`` at draws ``z ~ p(z)``, and the seed for pixels of it."""
+        prior_seed, pixel_seed = tf.unstack(tf.random.split(seed))
+        z = self.prior().sample(num_samples, seed=prior_seed)
+        return self.decode(z if labels is None else (z, labels)), pixel_seed
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
