@@ -431,7 +431,7 @@ def test_an_epoch_of_two_passes_goes_on_with_the_third(images, tmp_path, monkeyp
 
 def test_two_processes_into_one_folder(copied, images):
     with (
-        training.folder.locked(copied),
+        training.locks.locked(copied),
         pytest.raises(RunError, match="another process is training into"),
     ):
         training.resume(copied, epochs=4, verbose=0)

@@ -12,7 +12,9 @@ import keras
 from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures
-from tfp_vae.training.folder import Run, RunError, describe, locked
+from tfp_vae.training.folder import Run, describe
+from tfp_vae.training.locks import locked
+from tfp_vae.training.models import RunError
 from tfp_vae.training.networks import build
 from tfp_vae.training.parts import Parts, split
 from tfp_vae.training.speed import SpeedBar
@@ -290,11 +292,11 @@ class Keeper(keras.callbacks.Callback):
         self.frames.write(vae, progress.epoch)
         if progress.epoch == 0:
             return
-        run.save_model("last", vae)
+        run.save_model("last", vae, progress.epoch)
         if progress.best_epoch == progress.epoch:
             for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder)):
-                run.save_model(name, part)
-            run.save_model("model", vae)
+                run.save_model(name, part, progress.epoch)
+            run.save_model("model", vae, progress.epoch)
         run.write_table("history.csv", progress.history)
         if progress.latent:
             run.write_latent(progress.latent)

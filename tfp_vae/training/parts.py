@@ -7,7 +7,7 @@ import numpy as np
 
 from tfp_vae import _support, datasets
 from tfp_vae.recipes import Recipe
-from tfp_vae.training.folder import RunError
+from tfp_vae.training.models import RunError
 
 
 @dataclasses.dataclass(frozen=True)
