@@ -308,7 +308,7 @@ class Run:
 
     def save_state(self, vae: VAE, progress: dict[str, Any]) -> None:
         """Everything that the next epoch depends on, in one file: it stands for the whole epoch."""
-        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_variables(vae))}
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables(vae))}
         about = {"variables": len(arrays), "progress": progress}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         with _files.whole_file(self.folder / "state.npz") as path:
@@ -337,8 +337,8 @@ class Run:
             if (self.folder / "last.keras").exists():
                 raise RunError(f"{path}: expected the state of the run, got no such file.")
             return None
-        variables = _variables(vae)
-        names = [f"variable_{i}" for i in range(len(variables))]
+        own = variables(vae)
+        names = [f"variable_{i}" for i in range(len(own))]
         try:
             note = _files.read_seal(path)
             arrays = files.read_npz(path, ["about", *names])  # refuses a wrong CRC-32
@@ -350,12 +350,12 @@ class Run:
             self._check_note(path, note)
         values = [arrays[name] for name in names]
         shapes = [value.shape for value in values]
-        if count != len(variables) or shapes != [tuple(variable.shape) for variable in variables]:
+        if count != len(own) or shapes != [tuple(variable.shape) for variable in own]:
             raise RunError(
-                f"{path}: expected the {len(variables)} variables of the recipe "
+                f"{path}: expected the {len(own)} variables of the recipe "
                 f"{self.recipe.name!r}, got {count} or other shapes."
             )
-        for variable, value in zip(variables, values, strict=True):
+        for variable, value in zip(own, values, strict=True):
             variable.assign(value)
         return progress
 
@@ -408,7 +408,7 @@ def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return columns
 
 
-def _variables(vae: VAE) -> list[Any]:
+def variables(vae: VAE) -> list[Any]:
     """The model's and the optimizer's variables, seeds included, metrics not."""
     metrics = {id(variable) for metric in vae.metrics for variable in metric.variables}
     own = [variable for variable in vae.variables if id(variable) not in metrics]
