@@ -83,7 +83,7 @@ class Run:
             self.recipe = Recipe.from_dict(about["recipe"])
         except (RecipeError, KeyError) as error:
             raise RunError(f"{path}: expected the settings of a recipe, got: {error}") from error
-        if self._sum not in (None, _files.content_sum(about)):
+        if self._sum not in (None, _sum(about)):
             raise RunError(f"{path}: expected what the run wrote, got other settings.")
 
     @classmethod
@@ -169,7 +169,7 @@ class Run:
         if path.is_file():
             try:
                 metrics = json.loads(path.read_text())
-                if metrics.pop(_SUM, None) != (self._sum and _files.content_sum(metrics)):
+                if metrics.pop(_SUM, None) != (self._sum and _sum(metrics, self.identity)):
                     raise ValueError
                 if metrics["epochs"] == self.recipe.epochs:  # others are of before it was extended
                     return metrics
@@ -261,7 +261,9 @@ class Run:
         """Ask for another number of epochs in all."""
         self.recipe = self.recipe.replace(epochs=epochs)
         self.about["recipe"] = self.recipe.to_dict()
-        self.write_json("run.json", self.about)
+        with _files.whole_file(self.folder / "run.json") as path:
+            text = _files.json_text(self.about, 2) + "\n"
+            path.write_text(_summed(self.about) if self._sum else text)
 
     def check_best(self, epoch: int) -> None:
         """Refuse to go on where the best-so-far, which the state does not hold, is lost.
@@ -290,9 +292,10 @@ class Run:
             keras.Model.save(model, path)  # which writes no seal of its own
             _files.seal(path, self._note(name, epoch))
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        with _files.whole_file(self.folder / name) as path:
-            path.write_text(_summed(content) if self._sum else _files.json_text(content, 2) + "\n")
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        with _files.whole_file(self.folder / "metrics.json") as path:
+            text = _files.json_text(metrics, 2) + "\n"
+            path.write_text(_summed(metrics, self.identity) if self._sum else text)
 
     def write_table(self, name: str, columns: dict[str, list[float]]) -> None:
         text = io.StringIO()
@@ -319,10 +322,13 @@ class Run:
         """What `save_state` was given, without the variables."""
         path = self.folder / "state.npz"
         try:
+            note = _files.read_seal(path)
             about = files.read_npz(path, ["about"])["about"]  # refuses a wrong CRC-32
-            return json.loads(about.tobytes())["progress"]
-        except (ValueError, KeyError, TypeError) as error:
+            progress = json.loads(about.tobytes())["progress"]
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
+        self._check_note(path, note)
+        return progress
 
     def load_state(self, vae: VAE) -> dict[str, Any] | None:
         """Put the state into a model of the same recipe, and give what `save_state` was given.
@@ -394,9 +400,13 @@ def fingerprint(data: datasets.ImageData) -> str:
     return digest.hexdigest()
 
 
-def _summed(content: dict[str, Any]) -> str:
-    """JSON with the SHA-256 of the content in it."""
-    return _files.json_text({**content, _SUM: _files.content_sum(content)}, 2) + "\n"
+def _sum(content: dict[str, Any], run: str = "") -> str:
+    return _files.content_sum({"run": run, "content": content})
+
+
+def _summed(content: dict[str, Any], run: str = "") -> str:
+    """JSON with the SHA-256 of the content in it, and of the run that it belongs to."""
+    return _files.json_text({**content, _SUM: _sum(content, run)}, 2) + "\n"
 
 
 def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -404,7 +404,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "seconds_for_each_epoch": trained / progress.epoch,
         "seconds_of_pictures_in_this_process": drawing,
     }
-    run.write_json("metrics.json", metrics)
+    run.write_metrics(metrics)
     say(
         f"{run.recipe.name} on {data.name}: test ELBO {metrics['test_elbo']:.2f} nats at the best "
         f"epoch, {progress.best_epoch} of {progress.epoch}; {trained:.0f} s of training\n"

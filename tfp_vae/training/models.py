@@ -120,6 +120,8 @@ def _members(archive: zipfile.ZipFile, size: int, sealed: bool) -> tuple[bytes, 
     if total > _MAX_EXPANSION * size:
         raise ValueError(f"{total:,} bytes packed into {size:,}")
     names = archive.namelist()
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise ValueError("a member whose name leaves the file")
     if len(set(names)) < len(names):
         raise ValueError("two members of one name")
     if not sealed and (damaged := archive.testzip()) is not None:

@@ -134,7 +134,7 @@ def plain_errors(epoch: Callable[[], int | None] = lambda: None) -> Iterator[Non
         if said is None:
             raise
         sentence = said.group(1).replace("] [", " ")
-        if sentence.startswith("images: "):
+        if re.search(r"in batch \d+$", sentence):
             number = epoch()
             sentence += "." if number is None else f" of epoch {number}."
         if sentence.startswith(_OUTSIDE):
