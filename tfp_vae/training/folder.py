@@ -1,28 +1,22 @@
 """The run folder: its files, how they are written and how they are read again."""
 
 import csv
-import hashlib
 import io
 import json
 import pathlib
-import platform
 import zipfile
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_vae import _files, datasets
 from tfp_vae._version import __version__
 from tfp_vae.datasets import files
 from tfp_vae.recipes import Recipe, RecipeError
+from tfp_vae.training.contents import FORMAT, SUM, content_sum, fingerprint, summed
 from tfp_vae.training.models import RunError, check_file, open_sealed
 from tfp_vae.vae import VAE
-
-FORMAT = 1
-_SUM = "sha256"  # the entry of a JSON file with the sum of the others
 
 
 class Run:
@@ -66,7 +60,7 @@ class Run:
             raise RunError(f"{self.folder}: expected the folder of a run, got none with run.json.")
         try:
             about = json.loads(path.read_text())
-            self._sum = about.pop(_SUM, None)  # which runs of before there were sums lack
+            self._sum = about.pop(SUM, None)  # which runs of before there were sums lack
             found, data = about["format"], about.get("data", {})
             whole = found != FORMAT or {"dataset", "source", "fingerprint"} <= set(data)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -83,14 +77,14 @@ class Run:
             self.recipe = Recipe.from_dict(about["recipe"])
         except (RecipeError, KeyError) as error:
             raise RunError(f"{path}: expected the settings of a recipe, got: {error}") from error
-        if self._sum not in (None, _sum(about)):
+        if self._sum not in (None, content_sum(about)):
             raise RunError(f"{path}: expected what the run wrote, got other settings.")
 
     @classmethod
     def create(cls, folder: pathlib.Path, about: dict[str, Any]) -> "Run":
         """A new run: its folder and ``run.json``."""
         with _files.whole_file(folder / "run.json") as path:
-            path.write_text(_summed(about))
+            path.write_text(summed(about))
         return cls(folder)
 
     @property
@@ -169,7 +163,7 @@ class Run:
         if path.is_file():
             try:
                 metrics = json.loads(path.read_text())
-                if metrics.pop(_SUM, None) != (self._sum and _sum(metrics, self.identity)):
+                if metrics.pop(SUM, None) != (self._sum and content_sum(metrics, self.identity)):
                     raise ValueError
                 if metrics["epochs"] == self.recipe.epochs:  # others are of before it was extended
                     return metrics
@@ -263,7 +257,7 @@ class Run:
         self.about["recipe"] = self.recipe.to_dict()
         with _files.whole_file(self.folder / "run.json") as path:
             text = _files.json_text(self.about, 2) + "\n"
-            path.write_text(_summed(self.about) if self._sum else text)
+            path.write_text(summed(self.about) if self._sum else text)
 
     def check_best(self, epoch: int) -> None:
         """Refuse to go on where the best-so-far, which the state does not hold, is lost.
@@ -295,7 +289,7 @@ class Run:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         with _files.whole_file(self.folder / "metrics.json") as path:
             text = _files.json_text(metrics, 2) + "\n"
-            path.write_text(_summed(metrics, self.identity) if self._sum else text)
+            path.write_text(summed(metrics, self.identity) if self._sum else text)
 
     def write_table(self, name: str, columns: dict[str, list[float]]) -> None:
         text = io.StringIO()
@@ -364,49 +358,6 @@ class Run:
         for variable, value in zip(own, values, strict=True):
             variable.assign(value)
         return progress
-
-
-def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[str, Any]:
-    """The content of ``run.json``."""
-    dataset = datasets.locate(recipe.dataset)  # a path is found again from any folder
-    return {
-        "format": FORMAT,
-        "recipe": recipe.to_dict(),
-        "data": {
-            "dataset": data.name if dataset == "auto" else dataset,
-            "data_dir": None if data_dir is None else str(pathlib.Path(data_dir).resolve()),
-            "name": data.name,
-            "source": data.source,
-            "image_shape": list(data.image_shape),
-            "fingerprint": fingerprint(data),
-        },
-        "versions": {
-            "tfp_vae": __version__,
-            "tensorflow": tf.__version__,
-            "tensorflow_probability": tfp.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def fingerprint(data: datasets.ImageData) -> str:
-    """SHA-256 of the training and test pixels."""
-    digest = hashlib.sha256()
-    for images in (data.x_train, data.x_test):
-        digest.update(str(images.shape).encode())
-        digest.update(np.ascontiguousarray(images).data)
-    return digest.hexdigest()
-
-
-def _sum(content: dict[str, Any], run: str = "") -> str:
-    return _files.content_sum({"run": run, "content": content})
-
-
-def _summed(content: dict[str, Any], run: str = "") -> str:
-    """JSON with the SHA-256 of the content in it, and of the run that it belongs to."""
-    return _files.json_text({**content, _SUM: _sum(content, run)}, 2) + "\n"
 
 
 def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:

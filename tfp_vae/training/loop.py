@@ -12,7 +12,8 @@ import keras
 from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures, replay
-from tfp_vae.training.folder import Run, describe
+from tfp_vae.training.contents import describe
+from tfp_vae.training.folder import Run
 from tfp_vae.training.locks import locked
 from tfp_vae.training.models import RunError
 from tfp_vae.training.networks import build
