@@ -16,7 +16,7 @@ from tfp_vae import _files, training
 from tfp_vae.training import RunError
 
 # So many mutations of a file and as many of a folder: TFP_VAE_MUTATIONS=1000 is the long form.
-MUTATIONS = int(os.environ.get("TFP_VAE_MUTATIONS", "60"))
+MUTATIONS = int(os.environ.get("TFP_VAE_MUTATIONS", "30"))
 
 
 def _damage(path):

@@ -18,7 +18,7 @@ hypothesis = pytest.importorskip("hypothesis", reason="pip install '.[test]' bri
 st = hypothesis.strategies
 
 # Inputs for each of eleven loaders: TFP_VAE_FUZZ=1000 is the long form.
-INPUTS = int(os.environ.get("TFP_VAE_FUZZ", "25"))
+INPUTS = int(os.environ.get("TFP_VAE_FUZZ", "15"))
 GREY = np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint8)
 
 

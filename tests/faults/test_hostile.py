@@ -321,14 +321,8 @@ def test_an_image_damaged_in_its_pixels_is_named(tmp_path, rng):
         (tmp_path / "5.png").write_bytes(content[:60])
 
 
-# TensorFlow's own reader ends with a segmentation fault at a length of 2^40.
-PROMISE = """
-import pathlib, struct, sys
-import numpy as np
-from tfp_vae import datasets
-folder = pathlib.Path(sys.argv[1])
-datasets.write_records(folder, [np.zeros((4, 6, 5, 1), "uint8")])
-def checksum(content):
+def crc32c(content):
+    """Masked, as the TFRecord format has it."""
     crc = 0xFFFFFFFF
     for byte in content:
         crc ^= byte
@@ -336,21 +330,18 @@ def checksum(content):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-length = struct.pack("<Q", 1 << 40)
-file = folder / "train-00000.tfrecord"
-file.write_bytes(length + struct.pack("<I", checksum(length)) + file.read_bytes()[12:])
-try:
-    list(datasets.stream(folder))
-except Exception as error:
-    print(type(error).__name__, error)
-"""
 
 
-def test_a_record_that_promises_a_terabyte(fresh_process, tmp_path):
-    said = fresh_process(PROMISE, tmp_path / "records")
-    assert said.startswith("InvalidArgumentError")
-    assert "expected whole records, got a damaged file" in said
-    assert "train-00000.tfrecord" in said
+def test_a_record_that_promises_a_terabyte(tmp_path):
+    """TensorFlow's own reader ends with a segmentation fault at this length: it must not see it."""
+    datasets.write_records(tmp_path, [np.zeros((4, *SHAPE), "uint8")])
+    path = tmp_path / "train-00000.tfrecord"
+    assert datasets.records.is_whole(path, 4)
+    length = struct.pack("<Q", 1 << 40)
+    path.write_bytes(length + struct.pack("<I", crc32c(length)) + path.read_bytes()[12:])
+    assert not datasets.records.is_whole(path, 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"whole records, got .*train-00000"):
+        list(datasets.stream(tmp_path))
 
 
 def test_fit_names_the_file_that_is_damaged(tmp_path):

@@ -44,27 +44,30 @@ class StopAtNonFinite(keras.callbacks.Callback):
         >>> vae = VAE(encoder, networks.dense_decoder((4, 4, 1), latent_dim=2, units=(4,)), prior)
         >>> vae.compile(keras.optimizers.SGD(1e30))
         >>> x = np.eye(16, dtype="float32").reshape(16, 4, 4, 1)
-        >>> vae.fit(x, batch_size=4, verbose=0, callbacks=[callbacks.StopAtNonFinite()])
+        >>> stop = callbacks.StopAtNonFinite()
+        >>> vae.fit(x, batch_size=4, verbose=0, callbacks=[stop])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         tfp_vae.callbacks.finite.NonFiniteError: epoch 1, batches 1 to 4: expected a finite ...
     """
 
+    async_safe = True  # Keras may call it beside the next steps: it keeps nothing between calls
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch, self._seen = epoch + 1, 0
+        self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             if not np.isfinite(value).all():
                 # Keras counts whole executions, also where the last one had fewer batches.
+                first = batch + 2 - self.model.steps_per_execution
                 last = min(batch + 1, self.params.get("steps") or batch + 1)
                 raise NonFiniteError(
                     self._epoch,
-                    (self._seen + 1, last),
+                    (first, last),
                     f"{name}, got {float(np.ravel(value)[0])}",
                     spoiled(self.model),
                 )
-        self._seen = batch + 1
 
 
 def spoiled(model: keras.Model) -> str:

@@ -15,7 +15,8 @@ from tfp_vae._version import __version__
 from tfp_vae.recipes import Recipe
 
 FORMAT = 1
-SUM = "sha256"  # the entry of a JSON file with the sum of the others
+ENTRIES = {"format", "recipe", "data", "versions"}
+SUM = "sha256"  # the entry of a JSON file with the sum of the others; runs of before lack it
 
 
 def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[str, Any]:

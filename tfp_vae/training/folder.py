@@ -14,7 +14,7 @@ from tfp_vae import _files, datasets
 from tfp_vae._version import __version__
 from tfp_vae.datasets import files
 from tfp_vae.recipes import Recipe, RecipeError
-from tfp_vae.training.contents import FORMAT, SUM, content_sum, fingerprint, summed
+from tfp_vae.training.contents import ENTRIES, FORMAT, SUM, content_sum, fingerprint, summed
 from tfp_vae.training.models import RunError, check_file, open_sealed
 from tfp_vae.vae import VAE
 
@@ -63,6 +63,8 @@ class Run:
             self._sum = about.pop(SUM, None)  # which runs of before there were sums lack
             found, data = about["format"], about.get("data", {})
             whole = found != FORMAT or {"dataset", "source", "fingerprint"} <= set(data)
+            if found == FORMAT and not about.keys() <= ENTRIES:
+                raise ValueError(f"unknown entries: {about.keys() - ENTRIES}")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path}: expected JSON of a run, got a damaged file.") from error
         if found != FORMAT:

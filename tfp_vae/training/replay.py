@@ -35,18 +35,23 @@ def culprit(run: Run, vae: VAE, parts: Parts, error: NonFiniteError) -> str | No
     def epoch() -> tf.data.Dataset:  # anew, since each look at one is another epoch
         return parts.training_batches(error.epoch - 1, False)
 
-    if first > 1:
-        vae.fit(epoch().take(first - 1), verbose=0)
+    if first > 1 and not _fit_is_finite(vae, epoch().take(first - 1)):
+        run.load_state(vae)  # Keras may hear of a later execution before an earlier one
+        first, last = 1, first - 1
     suspects = epoch().skip(first - 1).take(last - first + 1)
     for number, batch in enumerate(suspects, first):
         before = [variable.numpy() for variable in variables(vae)]
-        history = vae.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
-        if not np.isfinite(list(history.values())).all():
+        if not _fit_is_finite(vae, tf.data.Dataset.from_tensors(batch)):
             for variable, value in zip(variables(vae), before, strict=True):
                 variable.assign(value)
             said = f"epoch {error.epoch}, batch {number}: expected a finite {error.what}"
             return f"{said}: {_first_not_finite(vae, batch)}."
     return None
+
+
+def _fit_is_finite(vae: VAE, batches: tf.data.Dataset) -> bool:
+    history = vae.fit(batches, verbose=0).history
+    return bool(np.isfinite(list(history.values())).all())
 
 
 def _first_not_finite(vae: VAE, batch: Any) -> str:
