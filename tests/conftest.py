@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.runs import begun, copied, finished, images, start  # noqa: F401
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

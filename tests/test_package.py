@@ -83,7 +83,34 @@ def test_the_package_imports_no_legacy_keras_and_no_pickle():
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in getattr(node, "names", ()) if hasattr(alias, "name")]
             for name in [*names, getattr(node, "module", "") or ""]:
-                assert name.split(".")[0] not in {"tf_keras", "pickle", "cloudpickle", "dill"}, path
+                assert name.split(".")[0] not in FORBIDDEN, path
+
+
+FORBIDDEN = {
+    "tf_keras", "pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "subprocess",
+    "yaml",
+}  # fmt: skip
+# What would carry out, or trust, the content of a file.
+CARRIES_OUT = {
+    "eval", "exec", "compile", "__import__", "system", "popen", "enable_unsafe_deserialization",
+    "extractall", "unsafe_load",
+}  # fmt: skip
+TRUSTS = {"allow_pickle": True, "safe_mode": False, "shell": True}
+
+
+def test_the_package_carries_out_no_file():
+    """``compile`` as a method is Keras'; a plain call of it would be Python's."""
+    for path in ROOMS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            plain = isinstance(node.func, ast.Name)
+            name = node.func.id if plain else getattr(node.func, "attr", "")
+            where = f"{path}, line {node.lineno}: {name}"
+            assert name not in CARRIES_OUT or (name == "compile" and not plain), where
+            for option in node.keywords:
+                if option.arg in TRUSTS:
+                    assert getattr(option.value, "value", None) is not TRUSTS[option.arg], where
 
 
 LIGHT = """

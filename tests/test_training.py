@@ -1,140 +1,19 @@
 """Runs: what a folder holds, and that any stop is as if it had never been."""
 
 import dataclasses
-import io
 import json
-import os
-import pathlib
-import random
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import types
-import zipfile
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
+from tests.runs import assert_same_run, contents, recipe
 from tests.test_latent_diagnostics import events
 from tfp_vae import datasets, evaluation, recipes, training
 from tfp_vae.recipes import RecipeError
 from tfp_vae.training import RunError
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# With TFP_VAE_KILLS=20 this many are made: the long form of the test, on demand.
-KILLS = int(os.environ.get("TFP_VAE_KILLS", "3"))
-SETTINGS = {
-    "binarization": "dynamic",
-    "latent_dim": 2,
-    "use_exact_kl": False,
-    "batch_size": 16,
-    "validation_images": 8,
-    "pictures": [],  # they take longer than these trainings
-    "manifold_cells": 3,
-    # Batch normalization, a schedule and Adam's slots: each has a state of its own.
-    "encoder": {
-        "network": "layered_encoder",
-        "body": [{"layer": "Conv2D", "filters": 4, "kernel_size": 3, "strides": 2},
-                 {"layer": "BatchNormalization"}],
-    },
-    "decoder": {"network": "dense_decoder", "units": [16]},
-    "optimizer": {
-        "name": "Adam",
-        "learning_rate": {"schedule": "CosineDecay", "initial_learning_rate": 1e-2,
-                          "decay_steps": 200},
-    },
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """110 + 20 blurred blobs of 8×8 in two classes, as a file in Keras' layout."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 130)
-    centre = np.stack([rng.uniform(2, 5, 130), 2 + 3 * labels], 1)[:, :, None]
-    grid = np.arange(8)
-    near = np.exp(-((grid - centre) ** 2) / 3)
-    pixels = (255 * near[:, 0, :, None] * near[:, 1, None, :]).astype(np.uint8)
-    path = tmp_path_factory.mktemp("data") / "blobs.npz"
-    np.savez(path, x_train=pixels[:110], y_train=labels[:110], x_test=pixels[110:],
-             y_test=labels[110:])  # fmt: skip
-    return path
-
-
-def recipe(images, **settings):
-    start = recipes.get("mlp-mnist").replace(dataset=str(images), epochs=3, **SETTINGS)
-    return start.replace(**settings)
-
-
-@pytest.fixture(scope="module")
-def finished(images, tmp_path_factory):
-    return training.train(recipe(images), tmp_path_factory.mktemp("runs") / "a", verbose=0)
-
-
-@pytest.fixture(scope="module")
-def begun(images, tmp_path_factory):
-    """The same run after one epoch."""
-    return training.train(
-        recipe(images, epochs=1), tmp_path_factory.mktemp("runs") / "b", verbose=0
-    )
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    return shutil.copytree(finished.folder, tmp_path / "copy")
-
-
-def saved_arrays(path):
-    """All arrays in a `.keras` file, without the seconds that building its model takes."""
-    arrays = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()]
-
-    weights = zipfile.ZipFile(path).read("model.weights.h5")
-    with h5py.File(io.BytesIO(weights)) as file:
-        file.visititems(visit)
-    return arrays
-
-
-def assert_same_run(a, b):
-    """Bit for bit, but for what a clock measured."""
-    with np.load(a / "state.npz") as first, np.load(b / "state.npz") as second:
-        assert first.files == second.files
-        for name in set(first.files) - {"about"}:
-            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-        progress = [json.loads(file["about"].tobytes())["progress"] for file in (first, second)]
-    for each in progress:
-        each["history"].pop("seconds")
-    assert progress[0] == progress[1]
-    for name in ("model", "last", "encoder", "decoder"):
-        one, other = (saved_arrays(run / f"{name}.keras") for run in (a, b))
-        assert one, name
-        assert list(one) == list(other), name
-        for path in one:
-            np.testing.assert_array_equal(one[path], other[path], err_msg=f"{name}.keras: {path}")
-    metrics, histories, latents = (
-        [getattr(training.Run(run), name)() for run in (a, b)]
-        for name in ("metrics", "history", "latent")
-    )
-    for each in (*metrics, *histories):
-        for name in [name for name in each if "seconds" in name]:
-            each.pop(name)
-    assert metrics[0] == metrics[1]
-    assert histories[0] == histories[1]
-    assert latents[0] == latents[1]
-    for path in (a / "pictures").iterdir():
-        assert path.read_bytes() == (b / "pictures" / path.name).read_bytes()
-    assert sorted(p.name for p in a.rglob("*")) == sorted(p.name for p in b.rglob("*"))
-
-
-# --------------------------------------------------------------------- what a run holds
 
 
 def test_folder_holds_what_it_promises(images, tmp_path):
@@ -331,78 +210,6 @@ def test_resumed_is_never_stopped(finished, begun, tmp_path):
     assert_same_run(finished.folder, out)
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "tfp_vae", *map(str, arguments)]
-
-
-def train_command(images, out, epochs):
-    settings = [f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items()]
-    return command("train", "mlp-mnist", "--dataset", images, "--epochs", epochs, "--quiet",
-                   "--out", out, *settings)  # fmt: skip
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start a command, whose standard error goes to the file `said`; it ends with the test."""
-    started = []
-
-    def start(arguments):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with (tmp_path / "said").open("w") as said:
-            process = subprocess.Popen(
-                arguments, env=environment, stdout=subprocess.DEVNULL, stderr=said
-            )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def wait_for(process, condition):
-    while not condition():
-        assert process.poll() is None, "the command ended before its time"
-        time.sleep(0.005)
-
-
-@pytest.mark.long
-def test_killed_at_random_moments_is_never_stopped(images, tmp_path, start):
-    epochs = 10 * KILLS
-    whole = training.train(recipe(images, epochs=epochs), tmp_path / "whole", verbose=0)
-    out = tmp_path / "killed"
-    moments = random.Random(0)
-    arguments = train_command(images, out, epochs)
-    for kill in range(KILLS):
-        process = start(arguments)
-        done = len(list(out.glob("pictures/epoch-*")))
-        # Importing TensorFlow is no part of a run: count from its first sign of life.
-        wait_for(process, lambda: len(list(out.glob("pictures/epoch-*"))) > done)  # noqa: B023
-        time.sleep(moments.uniform(0, 0.5))  # some epochs, each of them mostly writing
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, f"it was done before kill {kill + 1}"
-        arguments = command("train", "--resume", out, "--quiet")
-    process = start(arguments)
-    assert process.wait() == 0, (tmp_path / "said").read_text()
-    assert_same_run(whole.folder, out)
-
-
-def test_interrupt_keeps_the_epochs_and_exits_130(images, tmp_path, start):
-    out = tmp_path / "run"
-    process = start(train_command(images, out, 2000))
-    wait_for(process, (out / "history.csv").exists)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    said = (tmp_path / "said").read_text()
-    assert f"Go on with: tfp-vae train --resume {out}" in said
-    assert "Traceback" not in said
-    done = training.Run(out).epochs_done
-    assert done >= 1
-    resumed = training.resume(out, epochs=done + 1, verbose=0)
-    assert resumed.epochs_done == done + 1
-
-
 def test_an_epoch_of_two_passes_goes_on_with_the_third(images, tmp_path, monkeypatch):
     run = training.train(recipe(images, epochs=1, passes=2), tmp_path / "run", verbose=0)
     assert int(run.load_model("last").optimizer.iterations) == 2 * 7  # 102 images in batches of 16
@@ -429,71 +236,6 @@ def test_an_epoch_of_two_passes_goes_on_with_the_third(images, tmp_path, monkeyp
 
 
 # --------------------------------------------------------------------- what goes wrong
-
-
-def test_two_processes_into_one_folder(copied, images):
-    with (
-        training.folder.locked(copied),
-        pytest.raises(RunError, match="another process is training into"),
-    ):
-        training.resume(copied, epochs=4, verbose=0)
-    with pytest.raises(RunError, match="holds a run already"):
-        training.train(recipe(images), copied, verbose=0)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
-    """Both found an empty folder; one was quicker to begin."""
-    build = training.loop.build
-
-    def overtaken(*arguments):
-        monkeypatch.setattr(training.loop, "build", build)
-        training.train(recipe(images, epochs=1), tmp_path / "run", verbose=0)
-        return build(*arguments)
-
-    monkeypatch.setattr(training.loop, "build", overtaken)
-    with pytest.raises(RunError, match="holds a run already"):
-        training.train(recipe(images, seed=9), tmp_path / "run", verbose=0)
-    assert training.Run(tmp_path / "run").metrics()["epochs"] == 1
-    assert training.Run(tmp_path / "run").recipe.seed == 0
-
-
-# Every write after an epoch, in turn: the process dies just before it.
-WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
-          ("write_latent", 3), ("write_json", 3)]  # fmt: skip
-
-
-@pytest.mark.parametrize(("write", "resumed_to"), WRITES)
-def test_stopped_before_each_write(finished, begun, tmp_path, monkeypatch, write, resumed_to):
-    """In the second epoch; then ended there, or taken to the third."""
-    out = shutil.copytree(begun.folder, tmp_path / "run")
-    with monkeypatch.context() as patch:
-
-        def die(*arguments, **options):
-            raise KeyboardInterrupt
-
-        patch.setattr(training.Run, write, die)
-        with pytest.raises(KeyboardInterrupt):
-            training.resume(out, epochs=2, verbose=0)
-    run = training.resume(out, epochs=resumed_to, verbose=0)
-    if resumed_to == 3:
-        assert_same_run(finished.folder, out)
-        return
-    assert len(run.pictures()) == 3
-    assert run.metrics()["epochs"] == 2
-    assert run.history()["elbo"] == finished.history()["elbo"][:2]
-
-
-def test_leftovers_of_a_killed_process_are_taken_away(begun, tmp_path):
-    out = shutil.copytree(begun.folder, tmp_path / "run")
-    (out / "pictures" / "epoch-0002.png").write_bytes(b"of an epoch that has no state")
-    (out / ".last-01234567.part.keras").write_bytes(b"half a file")
-    run = training.resume(out, verbose=0)
-    assert len(run.pictures()) == 2
-    assert not list(out.glob(".*.part*"))
 
 
 def test_files_that_can_be_made_again_are(copied):
@@ -529,65 +271,6 @@ def test_a_folder_named_like_a_data_set_is_not_taken_for_it(tmp_path, monkeypatc
     assert len(run.load_data().x_test) == 299
 
 
-def test_full_disk_leaves_the_run_as_it_was(copied):
-    """A limit on the size of files fails a write as a full disk does."""
-    before = contents(copied)
-    limit = (copied / "state.npz").stat().st_size // 3
-    done = subprocess.run(
-        command("train", "--resume", copied, "--epochs", "4", "--quiet"),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert done.returncode == 1, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "tfp-vae" in line]
-    assert "cannot be written" in line
-    assert contents(copied) == before
-    assert training.resume(copied, epochs=4, verbose=0).epochs_done == 4
-
-
-def _damage(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _change(path, **content):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
-
-
-BAD_RUNS = [
-    pytest.param(lambda f: (f / "run.json").unlink(), "got none with run.json", id="no run"),
-    pytest.param(lambda f: _damage(f / "run.json"), "run.json: .* damaged", id="run.json"),
-    pytest.param(lambda f: _change(f / "run.json", format=99), "expected format 1.*got 99",
-                 id="format"),
-    pytest.param(lambda f: _change(f / "run.json", recipe={"name": "x"}), "expected the settings",
-                 id="recipe"),
-    pytest.param(lambda f: (f / "state.npz").unlink(), "state.npz: expected the state", id="state"),
-    pytest.param(lambda f: _damage(f / "state.npz"), "state.npz: .* damaged", id="half a state"),
-    pytest.param(lambda f: _change(f / "run.json", data={}), "expected an entry on", id="no data"),
-    pytest.param(lambda f: np.savez(f / "state.npz", about=np.frombuffer(b"{}", "u1")),
-                 "state.npz: .* damaged", id="foreign state"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("spoil", "message"), BAD_RUNS)
-def test_spoiled_folder_is_refused_by_name(copied, spoil, message):
-    spoil(copied)
-    before = contents(copied)
-    with pytest.raises(RunError, match=message):
-        training.resume(copied, epochs=4, verbose=0)
-    assert contents(copied) == before
-
-
-def test_one_flipped_byte_in_the_state_is_found(copied):
-    path = copied / "state.npz"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(RunError, match=r"state\.npz: .* damaged"):
-        training.resume(copied, epochs=4, verbose=0)
-
-
 def test_other_images_are_refused(copied, images):
     data = datasets.load(images)
     data.x_test[0, 0, 0] = 1
@@ -598,16 +281,6 @@ def test_other_images_are_refused(copied, images):
 def test_fewer_epochs_than_done(copied):
     with pytest.raises(RunError, match="expected at least the 3 that are done, got 2"):
         training.resume(copied, epochs=2, verbose=0)
-
-
-def test_loss_that_explodes_stops_and_keeps_the_run(images, tmp_path):
-    out = tmp_path / "run"
-    with pytest.raises(RunError, match=r"expected a finite .* after epoch 0"):
-        training.train(
-            recipe(images, **{"optimizer": {"name": "SGD", "learning_rate": 1e20}}),
-            out, verbose=0,
-        )  # fmt: skip
-    assert training.Run(out).epochs_done == 0
 
 
 def test_files_of_somebody_are_not_replaced(images, tmp_path):
@@ -650,43 +323,6 @@ def test_recipe_that_makes_no_model_leaves_no_folder(images, tmp_path, settings,
     with pytest.raises(RecipeError, match=message):
         training.train(recipe(images, **settings), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
-
-
-def _flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-BAD_MODELS = [
-    pytest.param(lambda p: p.unlink(), "there is no such file", id="missing"),
-    pytest.param(_damage, "got a damaged or other one", id="half"),
-    pytest.param(_flip, "got a damaged or other one", id="flipped"),
-    pytest.param(lambda p: np.savez(p.open("wb"), x=1), "got a damaged or other one", id="foreign"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "message"), BAD_MODELS)
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_spoiled_model_is_refused_by_name(copied, spoil, message):
-    spoil(copied / "model.keras")
-    with pytest.raises(RunError, match=f"model.keras: .*{message}"):
-        training.Run(copied).load_model()
-
-
-def test_best_model_that_is_lost_stops_the_run(copied):
-    """It is not of the last epoch, so that the state cannot give it back."""
-    run = training.Run(copied)
-    vae = training.build(run.recipe, (8, 8, 1))
-    vae.optimizer.build(vae.trainable_variables)
-    progress = run.load_state(vae)
-    run.save_state(vae, {**progress, "best_epoch": 2})
-    (copied / "model.keras").unlink()
-    before = contents(copied)
-    with pytest.raises(RunError, match=r"model\.keras: expected the model of epoch 2"):
-        training.resume(copied, epochs=4, verbose=0)
-    assert contents(copied) == before
 
 
 def test_images_that_cannot_be_split_leave_no_folder(tmp_path):

@@ -1,14 +1,22 @@
-"""Files that appear whole or not at all. Imports nothing else from the package."""
+"""Files that appear whole or not at all, and that tell whether they still are what was written.
+
+Imports nothing else from the package.
+"""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import pathlib
 import secrets
 import tempfile
+import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
+
+_MARK = b" sha256:"
+_SEAL = len(_MARK) + 64  # and as many hexadecimal digits
 
 
 @contextlib.contextmanager
@@ -65,6 +73,55 @@ def json_text(content: Any, indent: int | None = None) -> str:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return json.dumps(plain(content), indent=indent, allow_nan=False)
+
+
+def content_sum(content: dict[str, Any]) -> str:
+    """SHA-256 of `content` as JSON, however that is written: keys in order, no spaces."""
+    text = json.dumps(json.loads(json_text(content)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(path: pathlib.Path, note: dict[str, Any]) -> None:
+    """Give a zip file (``.keras``, ``.npz``) a comment: `note`, and the SHA-256 of all before it.
+
+    A zip's own CRC-32 tells a damaged member, not one that belongs to another file, and says
+    nothing of what lies between the members. This is a checksum, no signature: whoever changes a
+    file on purpose can seal it again.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = json_text(note).encode() + _MARK + bytes(64)
+    with path.open("r+b") as file:
+        digest = _digest(file, path.stat().st_size - 64)
+        file.seek(-64, os.SEEK_END)
+        file.write(digest)
+
+
+def read_seal(path: pathlib.Path) -> dict[str, Any] | None:
+    """The note that `seal` was given; `None` of a file that has no seal at its end.
+
+    Raises:
+        ValueError: the file is not as it was sealed.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _SEAL, 0))
+        end = file.read()
+        if not end.startswith(_MARK) or size < _SEAL:
+            return None
+        if _digest(file, size - 64) != end[-64:]:
+            raise ValueError("the SHA-256 at its end is of other bytes")
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.comment[:-_SEAL])
+
+
+def _digest(file: IO[bytes], size: int) -> bytes:
+    """SHA-256 of the first `size` bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()
 
 
 def take_away_halves(folder: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from tfp_vae.callbacks.epochs import EpochReport, EpochTimer, ImageRecorder
 from tfp_vae.callbacks.events import EventWriter
+from tfp_vae.callbacks.finite import NonFiniteError, StopAtNonFinite
 from tfp_vae.callbacks.latent import LatentDiagnostics
 from tfp_vae.callbacks.projector import write_projector
 
@@ -12,4 +13,6 @@ __all__ = [
     "ImageRecorder",
     "LatentDiagnostics",
     "write_projector",
+    "NonFiniteError",
+    "StopAtNonFinite",
 ]

@@ -152,12 +152,11 @@ def _kept(options: argparse.Namespace) -> Any:
 def _open(options: argparse.Namespace) -> tuple[Any, Any]:
     """The model, and its run where a folder was given."""
     from tfp_vae import training
-    from tfp_vae.training.folder import load_model
 
     if options.model.is_dir():
         run = training.Run(options.model)
         return run.load_model(), run
-    return load_model(options.model), None
+    return training.load_model(options.model), None
 
 
 def _test_images(options: argparse.Namespace, run: Any, vae: Any) -> tuple[Any, Any]:

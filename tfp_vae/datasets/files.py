@@ -12,6 +12,7 @@ import os
 import pathlib
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from tfp_vae.datasets.common import DatasetError
 
 # Deflate cannot make data smaller than this ratio: a header that promises more is a lie.
 _MAX_DEFLATE_RATIO = 1040
+# Black images pack that well, and so does a file made to fill the memory: past a gigabyte no true
+# set has been seen that packs better than 100 to 1.
+_MAX_PACKED, _MAX_PACKED_RATIO = 1 << 30, 100
 _CIFAR_RECORD = 1 + 3 * 32 * 32  # label, then 32×32 red, green and blue
 _CIFAR_MEMBER_LIMIT = 100_000 * _CIFAR_RECORD  # ten times the true size
 CIFAR_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -35,7 +39,9 @@ _DAMAGE = (
     MemoryError,
     NotImplementedError,  # a zip's unknown compression
     RuntimeError,  # a zip with a password
-    SyntaxError,  # a header of .npy that is no Python literal
+    SyntaxError,  # a header of .npy that is no Python literal,
+    tokenize.TokenError,  # or that ends within one,
+    RecursionError,  # or has a thousand brackets
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
@@ -101,6 +107,7 @@ def read_npz(
         for key in (*required, *optional):
             if key in members:
                 label = f"{path} [{key}]"
+                _check_unpacked(label, members[key].file_size, path.stat().st_size)
                 with archive.open(members[key]) as stream:
                     arrays[key] = _read_npy_stream(label, stream, members[key].file_size)
             elif key in required:
@@ -110,6 +117,16 @@ def read_npz(
                     f"{got}. Write it with numpy.savez(file, {key}=..., ...)."
                 )
     return arrays
+
+
+def _check_unpacked(label: str, size: int, packed: int) -> None:
+    """Refuse what unfolds to more memory than data do.
+
+    Raises:
+        DatasetError: with both sizes.
+    """
+    if size > max(_MAX_PACKED, _MAX_PACKED_RATIO * packed):
+        raise _damaged(label, "data that pack at most 100 to 1", f"{size:,} bytes in {packed:,}")
 
 
 # ---------------------------------------------------------------------- IDX
@@ -137,6 +154,7 @@ def read_idx(path: pathlib.Path, ndim: int) -> np.ndarray:
         if size > most if zipped else size != most:
             got = f"at most {most:,}" if zipped else f"{most:,}"
             raise _damaged(path, values, got)
+        _check_unpacked(str(path), size, file_size)
         content = stream.read(size + 1)
         if len(content) != size:
             got = f"{len(content):,}" if len(content) < size else "more"

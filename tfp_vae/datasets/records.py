@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -127,13 +128,15 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
             and index["dtype"] in ("uint8", "float32")
             and isinstance(index["labels"], bool)
             # Names, not paths: a foreign index shall not make us read elsewhere.
-            and all(pathlib.PurePath(name).name == name and count > 0 for name, count in files)
+            and all(pathlib.PurePath(name).name == name for name, _ in files)
+            and all(isinstance(count, int) and count > 0 for _, count in files)
+            and all(isinstance(n, int) and n > 0 for n in index["image_shape"])
         )
     except FileNotFoundError:
         raise DatasetError(
             f"{path}: there is no such file. Expected a folder of write_records."
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise DatasetError(
@@ -141,3 +144,17 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
             "other file."
         )
     return index
+
+
+def is_whole(path: str, count: int) -> bool:
+    """Whether a TFRecord file is `count` records, as far as their lengths tell.
+
+    Each is its length in 8 bytes (little-endian), 4 of checksum, its bytes, and 4 more.
+    """
+    with open(path, "rb") as file:
+        end, place = file.seek(0, os.SEEK_END), 0
+        while place < end and count >= 0:
+            file.seek(place)
+            place += 16 + int.from_bytes(file.read(8), "little")
+            count -= 1
+    return place == end and count == 0

@@ -15,6 +15,7 @@ from tfp_vae.datasets import own, records, tfds
 from tfp_vae.datasets.common import DatasetError, check_seed
 from tfp_vae.datasets.pipelines import binary_batch, check_method
 
+_DAMAGED = "!"  # before the name of a file; no record begins with it
 _READ_AT_ONCE = 8  # files whose records are mixed before the shuffle buffer mixes them further
 
 
@@ -51,31 +52,50 @@ class _Records(_Source):
             raise DatasetError(
                 f"{folder}: expected {split!r} among its splits, got {', '.join(index['splits'])}."
             )
-        names, counts = zip(*index["splits"][split], strict=True)
+        names, self.counts = zip(*index["splits"][split], strict=True)
+        self.looked_at: dict[np.int64, bool] = {}  # whether each file is whole, once it was read
         self.paths = [str(folder / name) for name in names]
         for path in self.paths:
             if not pathlib.Path(path).is_file():
                 raise DatasetError(
                     f"{path}: there is no such file, though {records.INDEX} names it."
                 )
-        self.count, self.pieces = sum(counts), len(names)
+        self.count, self.pieces = sum(self.counts), len(names)
         self.labelled = index["labels"]
         self.shape, self.dtype = index["image_shape"], index["dtype"]
 
     def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(tf.gather(self.paths, order)).interleave(
-            tf.data.TFRecordDataset,
+        return tf.data.Dataset.from_tensor_slices(order).interleave(
+            self._records_of_file,
             cycle_length=_READ_AT_ONCE if training else 1,
             block_length=16,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
 
+    def _records_of_file(self, index: tf.Tensor) -> tf.data.Dataset:
+        """As many as the index promises; in place of what cannot be read, the file's name.
+
+        TensorFlow's reader names no file, and takes the memory that a damaged length asks for.
+        """
+        path = tf.gather(self.paths, index)
+        count = tf.gather(tf.constant(self.counts, tf.int64), index)
+        whole = tf.reshape(tf.numpy_function(self._is_whole, [index], tf.bool), [1])
+        found = tf.data.TFRecordDataset(tf.boolean_mask(path[tf.newaxis], whole))
+        name = tf.data.Dataset.from_tensors(_DAMAGED + path)
+        return found.ignore_errors().concatenate(name.repeat()).take(count)
+
+    def _is_whole(self, index: np.int64) -> np.bool_:
+        if index not in self.looked_at:
+            self.looked_at[index] = records.is_whole(self.paths[index], self.counts[index])
+        return np.bool_(self.looked_at[index])
+
     def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
         described = {"image": tf.io.FixedLenFeature([], tf.string)}
         if self.labelled:
             described["label"] = tf.io.FixedLenFeature([], tf.int64)
-        found = tf.io.parse_example(batch, described)
+        with tf.control_dependencies([_no_damage(batch)]):
+            found = tf.io.parse_example(tf.identity(batch), described)
         pixels = tf.io.decode_raw(found["image"], self.dtype)
         pixels = tf.reshape(pixels, [-1, *self.shape])
         if self.dtype == "uint8":
@@ -121,19 +141,44 @@ class _ImageFiles(_Source):
         self.labels = None if labels is None else labels[chosen].astype(np.int64)
         self.count = self.pieces = len(self.paths)
         self.labelled = labels is not None
-        if grayscale is None:
-            grayscale = all(own.is_grey(path) for path in paths)
+        grey = [own.is_grey(path) for path in paths]  # also refuses what is no image, or too large
+        grayscale = all(grey) if grayscale is None else grayscale
         self.channels = 1 if grayscale else 3
         first = own.read_image(paths[0], None, grayscale)
         self.size = tuple(image_size or first.shape[:2])
         self.resize = image_size is not None
 
     def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(order).map(
+        opened = tf.data.Dataset.from_tensor_slices(order).map(
             self._open, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
+        # TensorFlow names no file: one that cannot be read is left out here, and missed below.
+        none = tf.zeros([], order.dtype) - 1, tf.zeros([*self.size, self.channels], tf.uint8)
+        found = opened.ignore_errors().concatenate(tf.data.Dataset.from_tensors(none))
+        count = tf.size(order, tf.int64)
 
-    def _open(self, index: tf.Tensor) -> Any:
+        def check(number: tf.Tensor, entry: Any) -> Any:
+            (index, image), shape = entry, (*self.size, self.channels)
+            wanted = tf.gather(order, number)
+            path = tf.gather(self.paths, wanted)
+            read = tf.debugging.Assert(
+                tf.equal(index, wanted), ["images: expected a readable image, got", path]
+            )
+            same = tf.reduce_all(tf.equal(tf.shape(image), shape))
+            said = ["images: expected the shape", shape, "of the first, got", tf.shape(image), path]
+            with tf.control_dependencies([read]):  # before the other, which it would fail as well
+                same = tf.identity(same)
+            with tf.control_dependencies([tf.debugging.Assert(same, said)]):
+                image = tf.ensure_shape(tf.identity(image), shape)
+            return (image, tf.gather(self.labels, index)) if self.labelled else image
+
+        return (
+            found.enumerate()
+            .take(count)
+            .map(check, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        )
+
+    def _open(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         path = tf.gather(self.paths, index)
         image = tf.io.decode_image(
             tf.io.read_file(path), channels=self.channels, expand_animations=False
@@ -143,12 +188,7 @@ class _ImageFiles(_Source):
                 tf.cast(image, tf.float32), self.size, "bicubic", antialias=True
             )
             image = tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
-        shape = (*self.size, self.channels)
-        same = tf.reduce_all(tf.equal(tf.shape(image), shape))
-        said = ["images: expected the shape", shape, "of the first, got", tf.shape(image), path]
-        with tf.control_dependencies([tf.debugging.Assert(same, said)]):
-            image = tf.ensure_shape(tf.identity(image), shape)
-        return (image, tf.gather(self.labels, index)) if self.labelled else image
+        return index, image
 
     def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
         pixels, labels = _support.split_labels(batch)
@@ -217,7 +257,8 @@ def stream(
     Raises:
         DatasetError: no such folder or split, a damaged index, a file that is missing, wrong
             arguments, or no batch left. A damaged image or record, or an image of another size, is
-            an error of TensorFlow when its batch comes.
+            an error when its batch comes, which names the file: a ValueError in `VAE.fit`, an error
+            of TensorFlow elsewhere.
     """
     check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)
@@ -298,6 +339,15 @@ def _batches(
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(batches))
         .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _no_damage(batch: tf.Tensor) -> tf.Operation:
+    """An assertion that no record is the name of a file that could not be read to its end."""
+    names = tf.boolean_mask(batch, tf.strings.regex_full_match(batch, f"(?s){_DAMAGED}.*"))
+    return tf.debugging.Assert(
+        tf.equal(tf.size(names), 0),
+        ["images: expected whole records, got a damaged file", tf.strings.reduce_join(names[:1])],
     )
 
 

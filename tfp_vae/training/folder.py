@@ -1,33 +1,22 @@
 """The run folder: its files, how they are written and how they are read again."""
 
-import contextlib
 import csv
-import hashlib
 import io
 import json
 import pathlib
-import platform
 import zipfile
-import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfp_vae import _files, datasets
 from tfp_vae._version import __version__
 from tfp_vae.datasets import files
 from tfp_vae.recipes import Recipe, RecipeError
+from tfp_vae.training.contents import ENTRIES, FORMAT, SUM, content_sum, fingerprint, summed
+from tfp_vae.training.models import RunError, check_file, open_sealed
 from tfp_vae.vae import VAE
-
-FORMAT = 1
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used as it was asked. Says what was expected and got."""
 
 
 class Run:
@@ -49,6 +38,10 @@ class Run:
     ``logs/``                     for TensorBoard, if they were asked for
     ============================= ==============================================================
 
+    Each of these files but the pictures and the logs is compared with a SHA-256 when it is read:
+    JSON has that of its own content, models and state one at their end, beside the run and the
+    epoch that they belong to; tables are compared with the state.
+
     Args:
         folder: of a run, made by `train`.
 
@@ -68,9 +61,12 @@ class Run:
             raise RunError(f"{self.folder}: expected the folder of a run, got none with run.json.")
         try:
             about = json.loads(path.read_text())
+            self._sum = about.pop(SUM, None)  # which runs of before there were sums lack
             found, data = about["format"], about.get("data", {})
             whole = found != FORMAT or {"dataset", "source", "fingerprint"} <= set(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if found == FORMAT and not about.keys() <= ENTRIES:
+                raise ValueError(f"unknown entries: {about.keys() - ENTRIES}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path}: expected JSON of a run, got a damaged file.") from error
         if found != FORMAT:
             raise RunError(
@@ -84,13 +80,22 @@ class Run:
             self.recipe = Recipe.from_dict(about["recipe"])
         except (RecipeError, KeyError) as error:
             raise RunError(f"{path}: expected the settings of a recipe, got: {error}") from error
+        if self._sum not in (None, content_sum(about)):
+            raise RunError(f"{path}: expected what the run wrote, got other settings.")
 
     @classmethod
     def create(cls, folder: pathlib.Path, about: dict[str, Any]) -> "Run":
         """A new run: its folder and ``run.json``."""
         with _files.whole_file(folder / "run.json") as path:
-            path.write_text(_files.json_text(about, 2) + "\n")
+            path.write_text(summed(about))
         return cls(folder)
+
+    @property
+    def identity(self) -> str:
+        """The same of two runs whose epochs are the same: of their settings and images."""
+        settings = {**self.about["recipe"], "epochs": None}  # more of them can be asked for
+        data = self.about["data"]["fingerprint"]
+        return _files.content_sum({"recipe": settings, "data": data})
 
     @property
     def epochs_done(self) -> int:
@@ -98,16 +103,46 @@ class Run:
         return len(self.history().get("elbo", []))
 
     def history(self) -> dict[str, list[float]]:
-        """The columns of ``history.csv`` by name; empty before the end of the first epoch."""
-        return self._read_table("history.csv")
+        """The columns of ``history.csv`` by name; empty before the end of the first epoch.
+
+        Raises:
+            RunError: it is damaged, or says other than the state of the run.
+        """
+        table = self._read_table("history.csv")
+        if table and self._sum:
+            kept = self._progress()["history"]
+            self._compare("history.csv", table, kept)
+        return table
 
     def latent(self) -> dict[str, list[float]]:
         """The columns of ``latent.csv``: ``epoch``, ``kl_0``, ..., ``variance_0``, ...
 
         Without those of the KL where `evaluation.latent_usage` cannot tell it; empty for a run
         that was trained before the file was kept.
+
+        Raises:
+            RunError: as `history`.
         """
-        return self._read_table("latent.csv")
+        table = self._read_table("latent.csv")
+        if table and self._sum:
+            self._compare("latent.csv", table, _latent_columns(self._progress()["latent"]))
+        return table
+
+    def _compare(
+        self, name: str, table: dict[str, list[float]], kept: dict[str, list[float]]
+    ) -> None:
+        """A table and what the state holds, which may be ahead of it by the epoch of just now."""
+        rows = len(table["epoch"]) if "epoch" in table else -1
+        behind = len(kept.get("epoch", ())) - rows
+        cut = {column: values[:rows] for column, values in kept.items()}
+        same = table.keys() == cut.keys() and all(
+            np.array_equal(table[column], cut[column], equal_nan=True) for column in cut
+        )
+        if behind not in (0, 1) or not same:
+            raise RunError(
+                f"{self.folder / name}: expected the figures that state.npz holds, got others. "
+                "train --resume writes it again."
+            )
 
     def _read_table(self, name: str) -> dict[str, list[float]]:
         path = self.folder / name
@@ -131,9 +166,11 @@ class Run:
         if path.is_file():
             try:
                 metrics = json.loads(path.read_text())
+                if metrics.pop(SUM, None) != (self._sum and content_sum(metrics, self.identity)):
+                    raise ValueError
                 if metrics["epochs"] == self.recipe.epochs:  # others are of before it was extended
                     return metrics
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise RunError(f"{path}: expected JSON of figures, got a damaged file.") from error
         raise RunError(f"{self.folder}: the run is not finished. Go on with train --resume.")
 
@@ -158,12 +195,35 @@ class Run:
         """The best model (``"model"``) or that of the last epoch (``"last"``).
 
         Raises:
-            RunError: it is not there or damaged.
+            RunError: it is not there, damaged, or of another epoch or run.
         """
         path = self.folder / f"{name}.keras"
         if not path.is_file() and not (self.folder / "history.csv").is_file():
             raise RunError(f"{self.folder}: no epoch is finished yet. Go on with train --resume.")
-        return load_model(path)
+        # Before the model: while a run goes on, its table is written after it.
+        losses = self.history().get("val_loss", []) if self._sum else []
+        model, note = open_sealed(path)
+        if self._sum:
+            epoch = self._check_note(path, note)
+            wanted = int(np.argmin(losses)) + 1 if losses and name == "model" else len(losses)
+            if epoch != wanted and epoch <= len(losses):
+                raise RunError(f"{path}: expected the model of epoch {wanted}, got {epoch}'s.")
+        return model
+
+    def _check_note(self, path: pathlib.Path, note: dict[str, Any] | None) -> int:
+        """The epoch that a file is of, if it is one that this run wrote by this name."""
+        got = note or {}
+        if (got.get("run"), got.get("file")) != (self.identity, path.stem) or not isinstance(
+            got.get("epoch"), int
+        ):
+            raise RunError(
+                f"{path}: expected the file that this run wrote, got "
+                f"{'one of another run or name' if got else 'one without its seal'}."
+            )
+        return got["epoch"]
+
+    def _note(self, name: str, epoch: int) -> dict[str, Any]:
+        return {"run": self.identity, "file": name, "epoch": epoch}
 
     def load_data(self, data_dir: Any = None) -> datasets.ImageData:
         """The images that the run was trained on and tested with.
@@ -198,18 +258,24 @@ class Run:
         """Ask for another number of epochs in all."""
         self.recipe = self.recipe.replace(epochs=epochs)
         self.about["recipe"] = self.recipe.to_dict()
-        self.write_json("run.json", self.about)
+        with _files.whole_file(self.folder / "run.json") as path:
+            text = _files.json_text(self.about, 2) + "\n"
+            path.write_text(summed(self.about) if self._sum else text)
 
     def check_best(self, epoch: int) -> None:
         """Refuse to go on where the best-so-far, which the state does not hold, is lost.
 
         Raises:
-            RunError: a file of the best epoch is missing.
+            RunError: a file of the best epoch is missing, damaged or another.
         """
         for name in ("model", "encoder", "decoder"):
             path = self.folder / f"{name}.keras"
+            wanted = f"{path}: expected the model of epoch {epoch}, got"
             if not path.is_file():
-                raise RunError(f"{path}: expected the model of epoch {epoch}, got no such file.")
+                raise RunError(f"{wanted} no such file.")
+            note = check_file(path)
+            if self._sum and (found := self._check_note(path, note)) != epoch:
+                raise RunError(f"{wanted} that of {found}.")
 
     def tidy(self, epoch: int) -> None:
         """Take away what a process left that was killed while writing, and later pictures."""
@@ -218,17 +284,15 @@ class Run:
         for path in self.pictures()[epoch + 1 :]:
             path.unlink()
 
-    def save_model(self, name: str, model: keras.Model) -> None:
-        path = self.folder / f"{name}.keras"
-        if isinstance(model, VAE):
-            model.save(path)  # whole or not at all, by itself
-        else:
-            with _files.whole_file(path) as temporary:
-                model.save(temporary)
+    def save_model(self, name: str, model: keras.Model, epoch: int) -> None:
+        with _files.whole_file(self.folder / f"{name}.keras") as path:
+            keras.Model.save(model, path)  # which writes no seal of its own
+            _files.seal(path, self._note(name, epoch))
 
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        with _files.whole_file(self.folder / name) as path:
-            path.write_text(_files.json_text(content, 2) + "\n")
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        with _files.whole_file(self.folder / "metrics.json") as path:
+            text = _files.json_text(metrics, 2) + "\n"
+            path.write_text(summed(metrics, self.identity) if self._sum else text)
 
     def write_table(self, name: str, columns: dict[str, list[float]]) -> None:
         text = io.StringIO()
@@ -240,20 +304,28 @@ class Run:
 
     def write_latent(self, rows: list[dict[str, Any]]) -> None:
         """``latent.csv`` from the rows of `callbacks.LatentDiagnostics`."""
-        columns: dict[str, list[float]] = {"epoch": [row["epoch"] for row in rows]}
-        for name in ("kl", "variance"):
-            if rows[0][name] is not None:
-                for j, values in enumerate(zip(*(row[name] for row in rows), strict=True)):
-                    columns[f"{name}_{j}"] = list(values)
-        self.write_table("latent.csv", columns)
+        self.write_table("latent.csv", _latent_columns(rows))
 
     def save_state(self, vae: VAE, progress: dict[str, Any]) -> None:
         """Everything that the next epoch depends on, in one file: it stands for the whole epoch."""
-        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(_variables(vae))}
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables(vae))}
         about = {"variables": len(arrays), "progress": progress}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         with _files.whole_file(self.folder / "state.npz") as path:
             np.savez(path, about=text, **arrays)
+            _files.seal(path, self._note("state", progress["epoch"]))
+
+    def _progress(self) -> dict[str, Any]:
+        """What `save_state` was given, without the variables."""
+        path = self.folder / "state.npz"
+        try:
+            note = _files.read_seal(path)
+            about = files.read_npz(path, ["about"])["about"]  # refuses a wrong CRC-32
+            progress = json.loads(about.tobytes())["progress"]
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
+        self._check_note(path, note)
+        return progress
 
     def load_state(self, vae: VAE) -> dict[str, Any] | None:
         """Put the state into a model of the same recipe, and give what `save_state` was given.
@@ -268,113 +340,41 @@ class Run:
             if (self.folder / "last.keras").exists():
                 raise RunError(f"{path}: expected the state of the run, got no such file.")
             return None
-        variables = _variables(vae)
-        names = [f"variable_{i}" for i in range(len(variables))]
+        own = variables(vae)
+        names = [f"variable_{i}" for i in range(len(own))]
         try:
-            arrays = files.read_npz(path, ["about", *names])  # refuses a wrong checksum
+            note = _files.read_seal(path)
+            arrays = files.read_npz(path, ["about", *names])  # refuses a wrong CRC-32
             about = json.loads(arrays["about"].tobytes())
             count, progress = about["variables"], about["progress"]
-        except (ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
+        if self._sum:
+            self._check_note(path, note)
         values = [arrays[name] for name in names]
         shapes = [value.shape for value in values]
-        if count != len(variables) or shapes != [tuple(variable.shape) for variable in variables]:
+        if count != len(own) or shapes != [tuple(variable.shape) for variable in own]:
             raise RunError(
-                f"{path}: expected the {len(variables)} variables of the recipe "
+                f"{path}: expected the {len(own)} variables of the recipe "
                 f"{self.recipe.name!r}, got {count} or other shapes."
             )
-        for variable, value in zip(variables, values, strict=True):
+        for variable, value in zip(own, values, strict=True):
             variable.assign(value)
         return progress
 
 
-@contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it when the process ends.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    with (folder / ".lock").open("a") as file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise RunError(
-                f"{folder}: another process is training into this folder. Wait for it, or give "
-                "another folder."
-            ) from error
-        yield
+def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    columns: dict[str, list[float]] = {"epoch": [row["epoch"] for row in rows]}
+    for name in ("kl", "variance"):
+        if rows and rows[0][name] is not None:
+            for j, values in enumerate(zip(*(row[name] for row in rows), strict=True)):
+                columns[f"{name}_{j}"] = list(values)
+    return columns
 
 
-def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[str, Any]:
-    """The content of ``run.json``."""
-    dataset = datasets.locate(recipe.dataset)  # a path is found again from any folder
-    return {
-        "format": FORMAT,
-        "recipe": recipe.to_dict(),
-        "data": {
-            "dataset": data.name if dataset == "auto" else dataset,
-            "data_dir": None if data_dir is None else str(pathlib.Path(data_dir).resolve()),
-            "name": data.name,
-            "source": data.source,
-            "image_shape": list(data.image_shape),
-            "fingerprint": fingerprint(data),
-        },
-        "versions": {
-            "tfp_vae": __version__,
-            "tensorflow": tf.__version__,
-            "tensorflow_probability": tfp.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def fingerprint(data: datasets.ImageData) -> str:
-    """SHA-256 of the training and test pixels."""
-    digest = hashlib.sha256()
-    for images in (data.x_train, data.x_test):
-        digest.update(str(images.shape).encode())
-        digest.update(np.ascontiguousarray(images).data)
-    return digest.hexdigest()
-
-
-def load_model(path: pathlib.Path) -> VAE:
-    """A saved `VAE`.
-
-    Raises:
-        RunError: no such file, a damaged one, or another model.
-    """
-    if not path.is_file():
-        raise RunError(f"{path}: there is no such file.")
-    damaged = RunError(f"{path}: expected a .keras file, got a damaged or other one.")
-    # Keras would say that there is no such file.
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise damaged
-    try:
-        model = keras.saving.load_model(path)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise damaged from error
-    if not isinstance(model, VAE):
-        raise RunError(f"{path}: expected a tfp_vae.VAE, got a {type(model).__name__}.")
-    return model
-
-
-def _variables(vae: VAE) -> list[Any]:
+def variables(vae: VAE) -> list[Any]:
     """The model's and the optimizer's variables, seeds included, metrics not."""
     metrics = {id(variable) for metric in vae.metrics for variable in metric.variables}
     own = [variable for variable in vae.variables if id(variable) not in metrics]
     optimizer = [v for v in vae.optimizer.variables if all(v is not other for other in own)]
     return [*own, *optimizer]
-
-
-def _lock(file: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

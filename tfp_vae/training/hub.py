@@ -12,7 +12,8 @@ import shutil
 from typing import Any
 
 from tfp_vae import _files
-from tfp_vae.training.folder import Run, RunError
+from tfp_vae.training.folder import Run
+from tfp_vae.training.models import RunError
 from tfp_vae.training.pictures import file_names
 
 _HUB_NAMES = {

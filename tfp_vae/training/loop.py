@@ -11,9 +11,12 @@ import keras
 
 from tfp_vae import _support, callbacks, datasets, evaluation
 from tfp_vae.recipes import Recipe
-from tfp_vae.training import pictures
-from tfp_vae.training.folder import Run, RunError, describe, locked
+from tfp_vae.training import pictures, replay
+from tfp_vae.training.contents import describe
+from tfp_vae.training.folder import Run
+from tfp_vae.training.locks import locked
 from tfp_vae.training.logs import Logs
+from tfp_vae.training.models import RunError
 from tfp_vae.training.networks import build
 from tfp_vae.training.parts import Parts, split
 from tfp_vae.training.speed import SpeedBar
@@ -198,29 +201,34 @@ def _continue(
     say(f"validation: {_support.count(parts.validation):,} of the training images are held out")
     if progress.epoch < epochs:
         say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
-        train_batches = datasets.pipeline(
-            *_support.split_labels(parts.train),
-            batch_size=recipe.batch_size,
-            binarization=recipe.binarization,
-            seed=recipe.seed,
-            drop_remainder=team.replicas > 1,
-            initial_epoch=progress.epoch * recipe.passes,
-        ).repeat(recipe.passes)
-        own = [keeper.timer, *keeper.latent, keeper]
-        vae.fit(
-            team.shared(train_batches),
-            validation_data=team.shared(parts.batches(parts.validation)),
-            initial_epoch=progress.epoch,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=[SpeedBar(recipe.batch_size), *own] if verbose else own,
-        )
+        drop = team.replicas > 1
+        own = [callbacks.StopAtNonFinite(), keeper.timer, *keeper.latent, keeper]
+        try:
+            vae.fit(
+                team.shared(parts.training_batches(progress.epoch, drop)),
+                validation_data=team.shared(parts.batches(parts.validation)),
+                initial_epoch=progress.epoch,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=[SpeedBar(recipe.batch_size), *own] if verbose else own,
+            )
+        except callbacks.NonFiniteError as error:
+            # With several replicas a second look would take all of them.
+            found = None if drop else replay.culprit(run, vae, parts, error)
+            raise RunError(f"{found or error} {_kept(progress.epoch)}") from error
     else:
         say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
     if team.chief:
         _finish(run, keeper, data, say)
     team.wait()
     return run if team.chief else Run(run.folder)  # as the chief has left it
+
+
+def _kept(done: int) -> str:
+    return (
+        f"The run is kept as it was after epoch {done}; try a lower optimizer.learning_rate in a "
+        "new folder."
+    )
 
 
 def _remedy(folder: Any) -> str:
@@ -290,11 +298,11 @@ class Keeper(keras.callbacks.Callback):
         self.frames.write(vae, progress.epoch)
         if progress.epoch == 0:
             return
-        run.save_model("last", vae)
+        run.save_model("last", vae, progress.epoch)
         if progress.best_epoch == progress.epoch:
             for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder)):
-                run.save_model(name, part)
-            run.save_model("model", vae)
+                run.save_model(name, part, progress.epoch)
+            run.save_model("model", vae, progress.epoch)
         run.write_table("history.csv", progress.history)
         if progress.latent:
             run.write_latent(progress.latent)
@@ -313,9 +321,8 @@ class Keeper(keras.callbacks.Callback):
         for name, value in logs.items():
             if not math.isfinite(value):
                 raise RunError(
-                    f"epoch {number}: expected a finite {name}, got {value}. The run is kept as it "
-                    f"was after epoch {progress.epoch}; try a lower optimizer.learning_rate in a "
-                    "new folder."
+                    f"epoch {number}: expected a finite {name}, got {value}."
+                    f"{callbacks.finite.spoiled(self.model)} {_kept(progress.epoch)}"
                 )
         # All workers take part, also in what they hear of it: only the writing is the chief's.
         tested = self.model.evaluate(self.test, return_dict=True, verbose=0)
@@ -401,7 +408,7 @@ def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> Non
         "seconds_for_each_epoch": trained / progress.epoch,
         "seconds_of_pictures_in_this_process": drawing,
     }
-    run.write_json("metrics.json", metrics)
+    run.write_metrics(metrics)
     say(
         f"{run.recipe.name} on {data.name}: test ELBO {metrics['test_elbo']:.2f} nats at the best "
         f"epoch, {progress.best_epoch} of {progress.epoch}; {trained:.0f} s of training\n"

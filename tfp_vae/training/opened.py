@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfp_vae import datasets
-from tfp_vae.training.folder import Run, RunError, load_model
+from tfp_vae.training.folder import Run
+from tfp_vae.training.models import RunError, load_model
 from tfp_vae.training.parts import split
 from tfp_vae.vae import VAE
 

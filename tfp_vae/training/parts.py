@@ -7,7 +7,7 @@ import numpy as np
 
 from tfp_vae import _support, datasets
 from tfp_vae.recipes import Recipe
-from tfp_vae.training.folder import RunError
+from tfp_vae.training.models import RunError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,17 @@ class Parts:
     train: Any
     validation: Any
     test: Any
+
+    def training_batches(self, epoch: int, drop_remainder: bool) -> Any:
+        """Those of an epoch, counted from 0, and in the passes after it those that follow."""
+        return datasets.pipeline(
+            *_support.split_labels(self.train),
+            batch_size=self.recipe.batch_size,
+            binarization=self.recipe.binarization,
+            seed=self.recipe.seed,
+            drop_remainder=drop_remainder,
+            initial_epoch=epoch * self.recipe.passes,
+        ).repeat(self.recipe.passes)
 
     def batches(self, part: Any) -> Any:
         """For evaluation: in order, with one draw that never changes if the recipe draws."""

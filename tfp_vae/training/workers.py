@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_vae import _support
-from tfp_vae.training.folder import RunError
+from tfp_vae.training.models import RunError
 
 STRATEGIES = ("mirrored", "multiworker")
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfp_vae.vae.parts import Shape
 
-_NOT_FINITE = "images: expected finite pixels, got NaN or infinity among them."
+_NOT_FINITE = "images: expected finite pixels, got NaN or infinity among them"
 _OUTSIDE = "images: expected pixels in [0, 1]"
 _REMEDY = "Divide 8-bit images by 255."
 
@@ -63,7 +63,7 @@ def check_values(x: Any, unit_interval: bool) -> None:
         raise ValueError(f"images: expected at least one, got the shape {x.shape}.")
     low, high = float(x.min()), float(x.max())  # NaN goes through both
     if not np.isfinite([low, high]).all():
-        raise ValueError(_NOT_FINITE)
+        raise ValueError(f"{_NOT_FINITE}.")
     if unit_interval and (low < 0 or high > 1):
         raise ValueError(f"{_OUTSIDE}, got values from {low:g} to {high:g}. {_REMEDY}")
 
@@ -98,23 +98,28 @@ def guarded(data: Any, unit_interval: bool) -> Any:
     if not isinstance(data, tf.data.Dataset):
         return data
 
-    def look(*element: Any) -> Any:
-        x, *rest = element
-        checks = [tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(x)), [_NOT_FINITE])]
+    def look(index: tf.Tensor, element: Any) -> Any:
+        x, *rest = element if isinstance(element, tuple) else (element,)
+        batch = ["in batch", index + 1]
+        finite = tf.reduce_all(tf.math.is_finite(x))
+        checks = [tf.debugging.Assert(finite, [_NOT_FINITE, *batch])]
         if unit_interval:
             inside = tf.reduce_all((x >= 0) & (x <= 1))
             got = [_OUTSIDE + ", got values from", tf.reduce_min(x), "to", tf.reduce_max(x)]
-            checks.append(tf.debugging.Assert(inside, [*got, _REMEDY]))
+            checks.append(tf.debugging.Assert(inside, [*got, *batch]))
         with tf.control_dependencies([check for check in checks if check is not None]):
             x = tf.identity(x)
         return (x, *rest) if rest else x
 
-    return data.map(look)
+    return data.enumerate().map(look)
 
 
 @contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(epoch: Callable[[], int | None] = lambda: None) -> Iterator[None]:
     """TensorFlow's account of a failed look as the one sentence that matters.
+
+    Args:
+        epoch: the number of the one that was at work.
 
     Raises:
         ValueError: instead of the `tf.errors.InvalidArgumentError` of `guarded`.
@@ -128,4 +133,10 @@ def plain_errors() -> Iterator[None]:
         )
         if said is None:
             raise
-        raise ValueError(said.group(1).replace("] [", " ")) from error
+        sentence = said.group(1).replace("] [", " ")
+        if re.search(r"in batch \d+$", sentence):
+            number = epoch()
+            sentence += "." if number is None else f" of epoch {number}."
+        if sentence.startswith(_OUTSIDE):
+            sentence += f" {_REMEDY}"
+        raise ValueError(sentence) from error

@@ -397,7 +397,8 @@ class VAE(Trainer):
         """Write the whole model, prior and optimizer included, to a ``.keras`` file.
 
         The file appears whole or not at all: one that was there before is not lost when this
-        process is stopped or the disk is full.
+        process is stopped or the disk is full. It ends with a SHA-256 of itself, which
+        `tfp_vae.training.load_model` compares, and Keras passes over.
 
         Args:
             filepath: ends in ``.keras``.
@@ -417,6 +418,7 @@ class VAE(Trainer):
             raise FileExistsError(f"{path}: is there already, and overwrite is False.")
         with _files.whole_file(path) as temporary:
             super().save(temporary, **kwargs)
+            _files.seal(temporary, {})
 
     def export(self, filepath: Any, format: str = "tf_saved_model") -> pathlib.Path:
         """Write the model for programs that know neither this package nor Keras.

@@ -289,7 +289,8 @@ class Trainer(keras.Model, abc.ABC):
         x, y = self._images_and_targets(x, y, kwargs)
         kwargs.update(batch_size=batch_size, epochs=epochs)
         self._choose_steps_per_execution(kwargs)
-        with images.plain_errors():
+        first = kwargs.get("initial_epoch", 0) + 1
+        with images.plain_errors(lambda: first + len(self.history.epoch)):
             return super().fit(x, y, **progress.with_progress_bar(kwargs))
 
     def evaluate(

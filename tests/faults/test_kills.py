@@ -1,0 +1,180 @@
+"""Processes that end at any moment, two at once, clocks that go back: nothing is lost."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.runs import ROOT, assert_same_run, command, recipe, train_command, wait_for
+from tfp_vae import training
+from tfp_vae.training import RunError
+
+# With TFP_VAE_KILLS=20 this many are made: the long form of the test, on demand.
+KILLS = int(os.environ.get("TFP_VAE_KILLS", "3"))
+
+
+@pytest.mark.long
+def test_killed_at_random_moments_is_never_stopped(images, tmp_path, start):
+    epochs = 10 * KILLS
+    whole = training.train(recipe(images, epochs=epochs), tmp_path / "whole", verbose=0)
+    out = tmp_path / "killed"
+    moments = random.Random(0)
+    arguments = train_command(images, out, epochs)
+    for kill in range(KILLS):
+        process = start(arguments)
+        done = len(list(out.glob("pictures/epoch-*")))
+        # Importing TensorFlow is no part of a run: count from its first sign of life.
+        wait_for(process, lambda: len(list(out.glob("pictures/epoch-*"))) > done)  # noqa: B023
+        time.sleep(moments.uniform(0, 0.5))  # some epochs, each of them mostly writing
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, f"it was done before kill {kill + 1}"
+        arguments = command("train", "--resume", out, "--quiet")
+    process = start(arguments)
+    assert process.wait() == 0, (tmp_path / "said").read_text()
+    assert_same_run(whole.folder, out)
+
+
+def test_interrupt_keeps_the_epochs_and_exits_130(images, tmp_path, start):
+    out = tmp_path / "run"
+    process = start(train_command(images, out, 2000))
+    wait_for(process, (out / "history.csv").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    said = (tmp_path / "said").read_text()
+    assert f"Go on with: tfp-vae train --resume {out}" in said
+    assert "Traceback" not in said
+    done = training.Run(out).epochs_done
+    assert done >= 1
+    resumed = training.resume(out, epochs=done + 1, verbose=0)
+    assert resumed.epochs_done == done + 1
+
+
+def test_two_processes_into_one_folder(copied, images):
+    message = f"another process is training into this folder: number {os.getpid()} on "
+    with training.locks.locked(copied), pytest.raises(RunError, match=message):
+        training.resume(copied, epochs=4, verbose=0)
+    with pytest.raises(RunError, match="holds a run already"):
+        training.train(recipe(images), copied, verbose=0)
+
+
+def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
+    """Both found an empty folder; one was quicker to begin."""
+    build = training.loop.build
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(training.loop, "build", build)
+        training.train(recipe(images, epochs=1), tmp_path / "run", verbose=0)
+        return build(*arguments)
+
+    monkeypatch.setattr(training.loop, "build", overtaken)
+    with pytest.raises(RunError, match="holds a run already"):
+        training.train(recipe(images, seed=9), tmp_path / "run", verbose=0)
+    assert training.Run(tmp_path / "run").metrics()["epochs"] == 1
+    assert training.Run(tmp_path / "run").recipe.seed == 0
+
+
+# Every write after an epoch, in turn: the process dies just before it.
+WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
+          ("write_latent", 3), ("write_json", 3)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("write", "resumed_to"), WRITES)
+def test_stopped_before_each_write(finished, begun, tmp_path, monkeypatch, write, resumed_to):
+    """In the second epoch; then ended there, or taken to the third."""
+    out = shutil.copytree(begun.folder, tmp_path / "run")
+    with monkeypatch.context() as patch:
+
+        def die(*arguments, **options):
+            raise KeyboardInterrupt
+
+        patch.setattr(training.Run, write, die)
+        with pytest.raises(KeyboardInterrupt):
+            training.resume(out, epochs=2, verbose=0)
+    run = training.resume(out, epochs=resumed_to, verbose=0)
+    if resumed_to == 3:
+        assert_same_run(finished.folder, out)
+        return
+    assert len(run.pictures()) == 3
+    assert run.metrics()["epochs"] == 2
+    assert run.history()["elbo"] == finished.history()["elbo"][:2]
+
+
+def test_leftovers_of_a_killed_process_are_taken_away(begun, tmp_path):
+    out = shutil.copytree(begun.folder, tmp_path / "run")
+    (out / "pictures" / "epoch-0002.png").write_bytes(b"of an epoch that has no state")
+    (out / ".last-01234567.part.keras").write_bytes(b"half a file")
+    run = training.resume(out, verbose=0)
+    assert len(run.pictures()) == 2
+    assert not list(out.glob(".*.part*"))
+
+
+HOLD = """
+import pathlib, sys, time
+from tfp_vae.training.locks import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_ends_with_a_process_that_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(RunError, match=f"number {process.pid} on"),
+            training.locks.locked(tmp_path),
+        ):
+            pass
+        process.kill()
+    assert (tmp_path / ".lock").read_text()  # what it left is no lock
+    with training.locks.locked(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").read_text()
+
+
+def test_a_clock_that_goes_back_changes_nothing(finished, begun, tmp_path, monkeypatch):
+    """The newest files are from long ago, the oldest from years ahead, and time runs backwards."""
+    out = shutil.copytree(begun.folder, tmp_path / "run")
+    newest_first = sorted(out.rglob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for number, path in enumerate(newest_first):
+        os.utime(path, (1e9 + 1e7 * number,) * 2)
+    now = [4e9]
+
+    def back():
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", back)
+    training.resume(out, epochs=3, verbose=0)
+    assert_same_run(finished.folder, out)
+
+
+@pytest.mark.long
+def test_interrupted_at_random_moments_says_so_and_goes_on(images, tmp_path, start):
+    """Ctrl-C while Python starts, while TensorFlow is imported, in a step or in a write."""
+    out, moments, stopped = tmp_path / "run", random.Random(3), 0
+    arguments = train_command(images, out, 10 * KILLS)
+    whole = training.train(recipe(images, epochs=10 * KILLS), tmp_path / "whole", verbose=0)
+    for _ in range(KILLS):
+        process = start(arguments)
+        time.sleep(moments.uniform(0.5, 12))
+        process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+        said = (tmp_path / "said").read_text()
+        assert code in (0, 130), said
+        assert "Traceback" not in said
+        stopped += code == 130
+        if (out / "run.json").exists():
+            arguments = command("train", "--resume", out, "--quiet")
+    print(f"{stopped} of {KILLS} interrupts met a running command")
+    process = start(arguments)
+    assert process.wait() == 0, (tmp_path / "said").read_text()
+    assert_same_run(whole.folder, out)

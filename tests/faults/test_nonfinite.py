@@ -1,0 +1,100 @@
+"""Figures that are no longer numbers: the run stops, says where it began, and keeps what it had."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.models import SHAPE, small_vae
+from tests.runs import recipe
+from tfp_vae import callbacks, training
+from tfp_vae.training import RunError
+
+
+def test_loss_that_explodes_stops_and_keeps_the_run(images, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(RunError, match=r"expected a finite .* after epoch 0"):
+        training.train(
+            recipe(images, **{"optimizer": {"name": "SGD", "learning_rate": 1e20}}),
+            out, verbose=0,
+        )  # fmt: skip
+    assert training.Run(out).epochs_done == 0
+
+
+def steps(boundary, values):
+    return {
+        "name": "SGD",
+        "learning_rate": {
+            "schedule": "PiecewiseConstantDecay", "boundaries": [boundary], "values": values,
+        },
+    }  # fmt: skip
+
+
+def test_the_batch_and_the_layer_are_named(images, tmp_path):
+    """102 images make 7 batches. The step after update 10 is the first of the high rate, batch 5
+    of epoch 2; its weights are huge, and batch 6 is the first to see them."""
+    out, optimizer = tmp_path / "run", steps(10, [1e-3, 1e25])
+    with pytest.raises(RunError) as caught:
+        training.train(recipe(images, optimizer=optimizer), out, verbose=0)
+    said = str(caught.value)
+    assert said.startswith("epoch 2, batch 6: expected a finite "), said
+    assert "encoder/" in said
+    assert "kept as it was after epoch 1" in said
+    assert training.Run(out).epochs_done == 1
+    before = (out / "state.npz").read_bytes()
+    with pytest.raises(RunError, match="epoch 2, batch 6: expected a finite"):
+        training.resume(out, verbose=0)
+    assert (out / "state.npz").read_bytes() == before
+    assert training.resume(out, epochs=1, verbose=0).metrics()["epochs"] == 1
+
+
+def test_weights_that_an_update_spoiled_are_named(images, tmp_path):
+    """Keras adds up the parts of a schedule: 0 times infinity makes the first update NaN."""
+    optimizer = steps(5, [1e-3, float("inf")])
+    with pytest.raises(RunError, match=r"epoch 1, batch 2: .* the weights encoder/\S+ are not fin"):
+        training.train(recipe(images, optimizer=optimizer), tmp_path / "run", verbose=0)
+
+
+def test_fit_names_the_batches_and_the_weights(rng):
+    vae, x = small_vae(), rng.random((40, *SHAPE), "float32")
+    vae.compile(keras.optimizers.SGD(1e30), steps_per_execution=1)
+    with pytest.raises(
+        callbacks.NonFiniteError, match=r"epoch 1, batch 2: .* no longer finite"
+    ) as e:
+        vae.fit(x, batch_size=10, verbose=0, callbacks=[callbacks.StopAtNonFinite()])
+    assert (e.value.epoch, e.value.batches) == (1, (2, 2))
+
+
+def test_a_sound_training_is_not_stopped(rng):
+    vae, x = small_vae(), rng.random((40, *SHAPE), "float32")
+    vae.compile("adam")
+    history = vae.fit(x, epochs=3, verbose=0, callbacks=[callbacks.StopAtNonFinite()]).history
+    assert len(history["loss"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        pytest.param(np.nan, "NaN or infinity among them in batch 3 of epoch 2", id="NaN"),
+        pytest.param(2.0, r"values from 0 to 2 in batch 3 of epoch 2\. Divide", id="above 1"),
+    ],
+)
+def test_images_that_go_bad_are_named_by_batch_and_epoch(value, message):
+    """From the second pass on, in the third batch."""
+    passes = []
+
+    def batches():
+        passes.append(None)
+        for number in range(5):
+            batch = np.zeros((4, *SHAPE), "float32")
+            batch[1, 2, 3] = value if (len(passes), number) == (2, 2) else 0
+            yield batch
+
+    data = tf.data.Dataset.from_generator(
+        batches, output_signature=tf.TensorSpec((4, *SHAPE), tf.float32)
+    )
+    data = data.apply(tf.data.experimental.assert_cardinality(5))
+    vae = small_vae()
+    vae.compile("adam")
+    with pytest.raises(ValueError, match=message):
+        vae.fit(data, epochs=3, verbose=0)

@@ -1,0 +1,82 @@
+"""An end to a training whose figures are no longer numbers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["NonFiniteError", "StopAtNonFinite"]
+
+
+class NonFiniteError(ValueError):
+    """A training whose figures are no longer numbers.
+
+    Attributes:
+        epoch: its number, from 1.
+        batches: the numbers, from 1, of the first and the last batch among which it happened.
+        what: the figure, such as "loss nan".
+    """
+
+    def __init__(self, epoch: int, batches: tuple[int, int], what: str, more: str = "") -> None:
+        self.epoch, self.batches, self.what = epoch, batches, what
+        first, last = batches
+        which = f"batch {first}" if first == last else f"batches {first} to {last}"
+        super().__init__(f"epoch {epoch}, {which}: expected a finite {what}.{more}")
+
+
+class StopAtNonFinite(keras.callbacks.Callback):
+    """Stops ``fit`` by an error when the loss or another log is NaN or infinite.
+
+    Unlike `keras.callbacks.TerminateOnNaN` it looks at all logs, names the epoch, the batches and
+    the layers whose weights are not finite by then, and is no quiet end. It reads what Keras has
+    brought to Python in any case, once for the batches of one execution (`VAE.compile`): with
+    ``steps_per_execution=1`` it names the very batch. A run of `tfp_vae.training` has it, and
+    works off those batches again to find the batch and the layer where it began.
+
+    Raises:
+        NonFiniteError: in ``fit``.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfp_vae import VAE, callbacks, networks, priors
+        >>> prior = priors.StandardNormal(2)
+        >>> encoder = networks.dense_encoder((4, 4, 1), latent_dim=2, units=(4,), prior=prior)
+        >>> vae = VAE(encoder, networks.dense_decoder((4, 4, 1), latent_dim=2, units=(4,)), prior)
+        >>> vae.compile(keras.optimizers.SGD(1e30))
+        >>> x = np.eye(16, dtype="float32").reshape(16, 4, 4, 1)
+        >>> stop = callbacks.StopAtNonFinite()
+        >>> vae.fit(x, batch_size=4, verbose=0, callbacks=[stop])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        tfp_vae.callbacks.finite.NonFiniteError: epoch 1, batches 1 to 4: expected a finite ...
+    """
+
+    async_safe = True  # Keras may call it beside the next steps: it keeps nothing between calls
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            if not np.isfinite(value).all():
+                # Keras counts whole executions, also where the last one had fewer batches.
+                first = batch + 2 - self.model.steps_per_execution
+                last = min(batch + 1, self.params.get("steps") or batch + 1)
+                raise NonFiniteError(
+                    self._epoch,
+                    (first, last),
+                    f"{name}, got {float(np.ravel(value)[0])}",
+                    spoiled(self.model),
+                )
+
+
+def spoiled(model: keras.Model) -> str:
+    """A sentence on the layers whose weights are not finite, in the order of the model."""
+    weights = {weight.path: np.asarray(weight, np.float32) for weight in model.weights}
+    spoiled = [path for path, values in weights.items() if not np.isfinite(values).all()]
+    if not spoiled:
+        return " All weights are finite."
+    return (
+        f" Of {len(weights)} arrays of weights {len(spoiled)} are no longer finite, the first of "
+        f"them {spoiled[0]}."
+    )

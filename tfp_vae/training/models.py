@@ -1,0 +1,178 @@
+"""A saved model from a file that may be damaged, swapped or made by a stranger."""
+
+import io
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import keras
+
+from tfp_vae import _files
+from tfp_vae.vae import VAE
+
+# Keras stores without compression, so that a true file holds about as many bytes as it has.
+_MAX_EXPANSION = 100
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+
+# Where Keras may look for a class or function that a file names. Not keras.utils, keras.saving and
+# keras.config, whose functions download files or turn safe mode off.
+_MODULES = {
+    "builtins",  # Keras' word for its own functions: activations, losses and their like
+    "keras",
+    *(
+        f"keras.{name}"
+        for name in (
+            "activations", "constraints", "dtype_policies", "initializers", "layers", "losses",
+            "metrics", "models", "optimizers", "optimizers.schedules", "quantizers", "random",
+            "regularizers",
+        )
+    ),
+}  # fmt: skip
+_PRIVATE_MODULES = ("keras.src.models.", "keras.src.ops.")  # what has no public name
+# Layers that hold code, or that read files which their settings name.
+_REFUSED = {
+    "__lambda__", "FlaxLayer", "IntegerLookup", "JaxLayer", "Lambda", "StringLookup", "TFSMLayer",
+    "TextVectorization", "TorchModuleWrapper",
+}  # fmt: skip
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as it was asked. Says what was expected and got."""
+
+
+def load_model(path: Any) -> VAE:
+    """A saved `VAE`, of a ``.keras`` file that need not be trusted.
+
+    As `keras.saving.load_model` in safe mode, after a look at the file: its SHA-256, which
+    `VAE.save` writes, or the CRC-32 of each member in a file that Keras itself wrote; sizes, so
+    that it cannot unfold to more than 100 times its own; and the names of all classes in it, which
+    must be layers of Keras without code, this package's, or registered ones.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        RunError: no such file; a damaged one, another model, or classes that are not allowed.
+    """
+    return open_sealed(pathlib.Path(path))[0]
+
+
+def open_sealed(path: pathlib.Path) -> tuple[VAE, dict[str, Any] | None]:
+    """As `load_model`, and what the file's seal says; see `_files.seal`."""
+    note = check_file(path)
+    try:
+        # Keras would say of a file with another ending that there is none.
+        model = keras.saving.load_model(path)
+    except Exception as error:  # a configuration that makes no model raises nearly anything
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"{path}: expected a saved model, got what Keras refuses: {type(error).__name__}: "
+            f"{said}"
+        ) from error
+    if not isinstance(model, VAE):
+        raise RunError(f"{path}: expected a tfp_vae.VAE, got a {type(model).__name__}.")
+    return model, note
+
+
+def check_file(path: pathlib.Path) -> dict[str, Any] | None:
+    """Look through a ``.keras`` file without making anything of it; gives what its seal says.
+
+    Raises:
+        RunError: as `load_model`.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: there is no such file.")
+    try:
+        note = _files.read_seal(path)
+        if path.suffix != ".keras":
+            raise ValueError("its name does not end in .keras")
+        with zipfile.ZipFile(path) as archive:
+            config, weights = _members(archive, path.stat().st_size, note is not None)
+        found = json.loads(config)
+        _check_arrays(weights)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        NotImplementedError,  # unknown compression
+        RuntimeError,  # a password, or a part of HDF5 that cannot be read
+        RecursionError,  # JSON of ten thousand brackets
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise RunError(
+            f"{path}: expected a .keras file, got a damaged or other one: "
+            f"{str(error) or type(error).__name__}"
+        ) from error
+    for entry in _classes(found):
+        _check_class(path, entry)
+    return note
+
+
+def _members(archive: zipfile.ZipFile, size: int, sealed: bool) -> tuple[bytes, bytes]:
+    """Configuration and weights."""
+    total = sum(info.file_size for info in archive.infolist())
+    if total > _MAX_EXPANSION * size:
+        raise ValueError(f"{total:,} bytes packed into {size:,}")
+    names = archive.namelist()
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
+        raise ValueError("a member whose name leaves the file")
+    if len(set(names)) < len(names):
+        raise ValueError("two members of one name")
+    if not sealed and (damaged := archive.testzip()) is not None:
+        raise ValueError(f"a wrong CRC-32 of {damaged}")
+    return archive.read(_CONFIG), archive.read(_WEIGHTS)
+
+
+def _check_arrays(weights: bytes) -> None:
+    """Refuse links to other files, and arrays that promise more than the file holds."""
+    with h5py.File(io.BytesIO(weights)) as file:
+        pending: list[Any] = [file]
+        seen = set()  # a group may be linked into itself
+        while pending:
+            group = pending.pop()
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise ValueError(f"a link named {name} among the weights")
+                item = group[name]
+                address = h5py.h5o.get_info(item.id).addr
+                if address in seen:
+                    raise ValueError(f"{name} twice among the weights")
+                seen.add(address)
+                if isinstance(item, h5py.Group):
+                    pending.append(item)
+                elif item.external or item.is_virtual or item.nbytes > len(weights):
+                    raise ValueError(f"an array {name} whose values are not in the file")
+
+
+def _classes(found: Any) -> Iterator[dict[str, Any]]:
+    """What a configuration asks Keras to make."""
+    pending = [found]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if "class_name" in item:
+                yield item
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def _check_class(path: pathlib.Path, entry: dict[str, Any]) -> None:
+    kind, module = str(entry["class_name"]), entry.get("module")
+    name = str(entry.get("config") if kind == "function" else kind)
+    registered = name if kind == "function" else entry.get("registered_name")
+    if registered and keras.saving.get_registered_object(registered) is not None:
+        return
+    known = module is None or module in _MODULES or str(module).startswith(_PRIVATE_MODULES)
+    if not known or kind in _REFUSED:
+        raise RunError(
+            f"{path}: expected layers of Keras without code, of tfp_vae or registered ones, got "
+            f"{name} of {module}. If it is yours, decorate it with "
+            "@keras.saving.register_keras_serializable and import it before."
+        )
