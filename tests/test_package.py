@@ -28,6 +28,7 @@ FLOORS = {
     "recipes": 2,
     "reports": 3,
     "training": 3,
+    "explorer": 3,
     "cli": 4,
 }
 SIDE = {
@@ -200,8 +201,9 @@ def test_the_installed_package_is_whole():
     installed = {str(file) for file in distribution.files}
     if not any(name.startswith("tfp_vae/") for name in installed):
         pytest.skip("installed in editable mode: the checkout itself is the package")
-    expected = {str(path.relative_to(PACKAGE.parent)) for path in ROOMS}
-    assert expected | {"tfp_vae/py.typed"} <= installed
+    files = [*ROOMS, PACKAGE / "py.typed", *PACKAGE.glob("explorer/*.html")]
+    files += PACKAGE.glob("explorer/*.mjs")
+    assert {str(path.relative_to(PACKAGE.parent)) for path in files} <= installed
 
 
 def test_version_is_the_installed_one():

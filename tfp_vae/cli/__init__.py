@@ -15,7 +15,7 @@ from typing import Any
 
 from tfp_vae import recipes
 from tfp_vae._version import __version__
-from tfp_vae.cli import commands, sharing, studies
+from tfp_vae.cli import commands, explore, sharing, studies
 
 __all__ = ["main"]
 
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_setup(group)
     _add_use(group)
     _add_studies(group)
+    _add_explore(group)
     _add_plot(group)
     _add_sharing(group)
     return parser
@@ -249,6 +250,26 @@ def _add_studies(group: Any) -> None:
     )
 
 
+def _add_explore(group: Any) -> None:
+    command = _command(
+        group, "explore", explore.explore,
+        "a page on this machine: the latent space, and images of your own",
+        "tfp-vae explore runs/a --port 8000",
+    )  # fmt: skip
+    _add_model(command)
+    _add_data(command)
+    command.add_argument(
+        "--port", type=_port, default=5006, help="0 for any that is free (default: %(default)s)"
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; all others than the default let other machines in (default: "
+        "%(default)s)",
+    )
+    command.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
 def _add_plot(group: Any) -> None:
     command = _command(
         group, "plot", commands.plot, "draw a run or a saved model",
@@ -361,6 +382,13 @@ def _add_out(command: argparse.ArgumentParser, default: str) -> None:
         default=default,
         help="a picture, or .npy for the pixels as an array (default: %(default)s)",
     )
+
+
+def _port(text: str) -> int:
+    number = _integer(text, 0)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port up to 65535, got {text}")
+    return number
 
 
 def _integer(text: str, lowest: int) -> int:
