@@ -149,7 +149,7 @@ def _kept(options: argparse.Namespace) -> Any:
 # ---------------------------------------------------------------------- a trained model
 
 
-def _open(options: argparse.Namespace) -> tuple[Any, Any]:
+def model_of(options: argparse.Namespace) -> tuple[Any, Any]:
     """The model, and its run where a folder was given."""
     from tfp_vae import training
 
@@ -159,30 +159,30 @@ def _open(options: argparse.Namespace) -> tuple[Any, Any]:
     return training.load_model(options.model), None
 
 
-def _test_images(options: argparse.Namespace, run: Any, vae: Any) -> tuple[Any, Any]:
-    """The data, and its test images as the model takes them: with labels if it is conditional."""
-    from tfp_vae import datasets
+def open_with_images(options: argparse.Namespace) -> Any:
+    """The model with its images, whose source is said."""
+    from tfp_vae import training
 
-    if run is not None and options.dataset is None:
-        data = run.load_data(options.data_dir)
-    else:
-        data = datasets.load(options.dataset or "mnist", options.data_dir)
+    opened = training.open_model(
+        options.model,
+        dataset=options.dataset,
+        binarization=options.binarization,
+        data_dir=options.data_dir,
+        seed=getattr(options, "seed", 0),
+    )
+    say(opened.data)
+    return opened
+
+
+def say(data: Any) -> None:
     print(f"data: {data.name}: {data.source}", file=sys.stderr)
-    method, seed = "threshold", getattr(options, "seed", 0)
-    if run is not None:
-        method, seed = run.recipe.binarization, run.recipe.seed
-    options.binarization = options.binarization or method
-    images = datasets.binarize(data.x_test, options.binarization, seed=seed)
-    count = getattr(options, "images", None)
-    if count and count > len(images):
+
+
+def at_most(count: int | None, images: Any) -> int | None:
+    """`count` of ``--images``, if there are so many."""
+    if count is not None and count > len(images):
         raise ValueError(f"--images: expected at most the {len(images)} there are, got {count}.")
-    if vae.num_classes is None:
-        return data, images[:count]
-    if data.y_test is None:
-        raise ValueError(
-            f"{data.name}: expected labels, which a conditional model needs, got none."
-        )
-    return data, (images[:count], data.y_test[:count])
+    return count
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -197,8 +197,9 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UsageError("evaluate: --strategy goes without --report, which one process writes.")
     strategy = _strategy(options)
     team = workers.Team(strategy)
-    vae, run = _open(options)
-    data, x = _test_images(options, run, vae)
+    opened = open_with_images(options)
+    vae, run, data = opened.vae, opened.run, opened.data
+    x = opened.test_inputs(at_most(options.images, opened.test))
     verbose = int(not options.json and team.chief)
     settings = {
         **(evaluation.QUICK if options.quick else {}),
@@ -219,7 +220,7 @@ def evaluate(options: argparse.Namespace) -> None:
                     "model": str(options.model),
                     "dataset": data.name,
                     "source": data.source,
-                    "binarization": options.binarization,
+                    "binarization": opened.binarization,
                 },
                 verbose=verbose,
             )  # fmt: skip
@@ -228,7 +229,7 @@ def evaluate(options: argparse.Namespace) -> None:
     result = {
         "dataset": data.name,
         "images": len(found.log_likelihood),
-        "binarization": options.binarization,
+        "binarization": opened.binarization,
         "seed": options.seed,
         "elbo": elbo.mean_elbo.mean,
         "elbo_standard_error": elbo.mean_elbo.standard_error,
@@ -250,7 +251,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def sample(options: argparse.Namespace) -> None:
     import numpy as np
 
-    vae, _ = _open(options)
+    vae, _ = model_of(options)
     labels = options.label
     if labels is None and vae.num_classes is not None:
         labels = np.arange(options.n) % vae.num_classes
@@ -261,8 +262,8 @@ def sample(options: argparse.Namespace) -> None:
 def reconstruct(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
-    vae, run = _open(options)
-    _, x = _test_images(options, run, vae)
+    opened = open_with_images(options)
+    vae, x = opened.vae, opened.test_inputs(at_most(options.images, opened.test))
     figure = None
     if options.out.suffix != ".npy":
         figure = plotting.reconstructions(vae, x, options.images)
@@ -272,8 +273,8 @@ def reconstruct(options: argparse.Namespace) -> None:
 def interpolate(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
-    vae, run = _open(options)
-    _, x = _test_images(options, run, vae)
+    opened = open_with_images(options)
+    vae, x = opened.vae, opened.test_inputs()
     for name, index in (("--from", options.start), ("--to", options.end)):
         if index >= len(x):
             raise ValueError(f"{name}: expected an image below {len(x)}, got {index}.")
@@ -305,8 +306,8 @@ def encode(options: argparse.Namespace) -> None:
 
     if options.out.suffix not in (".csv", ".npz"):
         raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
-    vae, run = _open(options)
-    data, x = _test_images(options, run, vae)
+    opened = open_with_images(options)
+    vae, data, x = opened.vae, opened.data, opened.test_inputs()
     count = _support.count(x)
     starts = range(0, count, 1000)
     pieces = [vae.encode(_support.take(x, slice(i, i + 1000))) for i in starts]
@@ -364,10 +365,12 @@ def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
 def _figure(options: argparse.Namespace) -> Any:
     from tfp_vae.training import pictures
 
-    vae, run = _open(options)
     data = x = None
-    if options.picture not in ("manifold", "samples", "classes"):
-        data, x = _test_images(options, run, vae)
+    if options.picture in ("manifold", "samples", "classes"):
+        vae, run = model_of(options)
+    else:
+        opened = open_with_images(options)
+        vae, run, data, x = opened.vae, opened.run, opened.data, opened.test_inputs()
     return pictures.draw(
         options.picture,
         vae,

@@ -16,16 +16,16 @@ def explore(options: argparse.Namespace) -> None:
     from tfp_vae import explorer
     from tfp_vae.explorer import server
 
-    vae, run = commands._open(options)
-    options.seed = run.recipe.seed if run else 0
-    data, x = commands._test_images(options, run, vae)
+    opened = commands.open_with_images(options)
+    vae, run, data = opened.vae, opened.run, opened.data
+    opened.test_inputs()  # refuses a conditional model whose images have no labels
     explored = explorer.Explored(
         vae,
-        x[0] if vae.num_classes is not None else x,
+        opened.test,
         data.y_test,
         class_names=data.class_names,
-        binarization=options.binarization,
-        seed=options.seed,
+        binarization=opened.binarization,
+        seed=opened.seed,
         title=f"{run.recipe.name if run else options.model.name}, {data.name}",
         centred=data.name in ("mnist", "digits"),
     )

@@ -2,11 +2,11 @@
 
 import argparse
 
-from tfp_vae.cli.commands import _open, show
+from tfp_vae.cli.commands import model_of, show
 
 
 def export(options: argparse.Namespace) -> None:
-    vae, _ = _open(options)
+    vae, _ = model_of(options)
     folder = vae.export(options.folder, options.format)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     show({"written": str(folder), "format": options.format, "files": files}, options.json)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from tfp_vae import _files
-from tfp_vae.cli.commands import UsageError, show
+from tfp_vae.cli.commands import UsageError, at_most, open_with_images, say, show
 
 _SHOWN = 10  # images in a picture
 
@@ -14,13 +14,12 @@ _SHOWN = 10  # images in a picture
 def impute(options: argparse.Namespace) -> None:
     from tfp_vae import evaluation, plotting
 
-    opened = _opened(options)
-    x, vae = _first(opened.test, options.images, 50), opened.vae
+    opened = open_with_images(options)
+    x, vae = opened.test[: at_most(options.images, opened.test) or 50], opened.vae
     try:
         mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
     except ValueError as error:
         raise UsageError(f"--mask: {error}") from error
-    _say(opened.data)
     chains = {"num_steps": options.steps, "seed": options.seed}
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         errors = evaluation.imputation_errors(
@@ -77,14 +76,14 @@ def anomaly(options: argparse.Namespace) -> None:
             "likely normal images are, got a file."
         )
     other, options.dataset = options.dataset, None
-    opened = _opened(options)
+    opened = open_with_images(options)
     assert opened.held_out is not None  # of a run
     data, x = opened.data, opened.test
     if other is not None:
         data = datasets.load(other, options.data_dir)
         x = datasets.binarize(data.x_test, opened.binarization, seed=options.seed)
-    _say(data)
-    x, calibration = _first(x, options.images, 500), opened.held_out
+        say(data)
+    x, calibration = x[: at_most(options.images, x) or 500], opened.held_out
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         found = evaluation.anomaly_scores(
             opened.vae, x, calibration, num_samples=options.samples, seed=options.seed
@@ -122,28 +121,6 @@ def anomaly(options: argparse.Namespace) -> None:
         "written": f"{options.out}, {picture}",
     }
     show(result, options.json)
-
-
-def _opened(options: argparse.Namespace) -> Any:
-    from tfp_vae import training
-
-    return training.open_model(
-        options.model,
-        dataset=options.dataset,
-        binarization=options.binarization,
-        data_dir=options.data_dir,
-        seed=options.seed,
-    )
-
-
-def _say(data: Any) -> None:
-    print(f"data: {data.name}: {data.source}", file=sys.stderr)
-
-
-def _first(images: Any, count: int | None, default: int) -> Any:
-    if count is not None and count > len(images):
-        raise ValueError(f"--images: expected at most the {len(images)} there are, got {count}.")
-    return images[: count or default]
 
 
 def _save(path: Any, how: str, *arguments: Any, **options: Any) -> None:

@@ -1,15 +1,16 @@
 """A trained model, from a run or a file, with the images that go with it."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from tfp_vae import datasets
+from tfp_vae import _support, datasets
 from tfp_vae.training.folder import Run
 from tfp_vae.training.models import RunError, load_model
-from tfp_vae.training.parts import split
+from tfp_vae.training.parts import Parts, split
 from tfp_vae.vae import VAE
 
 
@@ -19,20 +20,66 @@ class Opened:
 
     Attributes:
         vae: the model.
+        run: the run that it is of; `None` of a file.
         data: where the images come from, grey and with labels.
-        binarization: how they were treated.
-        train: images that a run trained on, or those of a data set for it.
-        held_out: training images that a run did *not* train on: its validation images, by which it
-            chose its best epoch. `None` of another model or other images.
-        test: test images.
+        binarization: how they are treated.
+        seed: of "dynamic" binarization.
+        own_images: whether they are those of the run.
     """
 
     vae: VAE
+    run: Run | None
     data: datasets.ImageData
     binarization: str
-    train: np.ndarray
-    held_out: np.ndarray | None
-    test: np.ndarray
+    seed: int
+    own_images: bool
+
+    # Each when it is asked for: 60,000 images are 188 MB.
+
+    @functools.cached_property
+    def train(self) -> np.ndarray:
+        """Images that a run trained on, or those of a data set for it."""
+        parts = self._parts
+        return self._treated(self.data.x_train if parts is None else parts.train, 1)
+
+    @functools.cached_property
+    def held_out(self) -> np.ndarray | None:
+        """Training images that a run did *not* train on: by them it chose its best epoch.
+
+        `None` of another model or other images.
+        """
+        parts = self._parts
+        return None if parts is None else self._treated(parts.validation, 2)
+
+    @functools.cached_property
+    def test(self) -> np.ndarray:
+        """Test images."""
+        return self._treated(self.data.x_test, 0)
+
+    def test_inputs(self, count: int | None = None) -> Any:
+        """The first `count` test images, or all; with their labels for a conditional model.
+
+        Raises:
+            RunError: a conditional model, and images without labels.
+        """
+        if self.vae.num_classes is None:
+            return self.test[:count]
+        if self.data.y_test is None:
+            raise RunError(
+                f"{self.data.name}: expected labels, which a conditional model needs, got none."
+            )
+        return self.test[:count], self.data.y_test[:count]
+
+    @functools.cached_property
+    def _parts(self) -> Parts | None:
+        if self.run is None or not self.own_images:
+            return None
+        return split(self.data, self.run.recipe)
+
+    def _treated(self, part: Any, number: int) -> np.ndarray:
+        images, _ = _support.split_labels(part)
+        # One seed would give all of them the same noise; the test images have that of the run.
+        return datasets.binarize(images, self.binarization, seed=self.seed + number)
 
 
 def open_model(
@@ -59,29 +106,13 @@ def open_model(
     path = pathlib.Path(path)
     run = Run(path) if path.is_dir() else None
     vae = load_model(path) if run is None else run.load_model()
-    held_out = None
-    if run is not None and dataset is None:
+    own_images = run is not None and dataset is None
+    if run is not None and own_images:
         data = run.load_data(data_dir)
-        parts = split(data, run.recipe)
-        train, held_out = parts.train, parts.validation
     else:
         data = datasets.load(dataset or "mnist", data_dir)
-        train = data.x_train
-    if run is not None:
-        seed = run.recipe.seed
-    method = binarization or ("threshold" if run is None else run.recipe.binarization)
-
-    def treated(images: np.ndarray, number: int) -> np.ndarray:
-        # One seed would give all of them the same noise; the test images have that of the run.
-        return datasets.binarize(images, method, seed=seed + number)
-
     if not len(data.x_test):
         raise RunError(f"{data.name}: expected test images, got none.")
-    return Opened(
-        vae,
-        data,
-        method,
-        treated(train, 1),
-        None if held_out is None else treated(held_out, 2),
-        treated(data.x_test, 0),
-    )
+    method = binarization or ("threshold" if run is None else run.recipe.binarization)
+    seed = seed if run is None else run.recipe.seed
+    return Opened(vae, run, data, method, seed, own_images)
