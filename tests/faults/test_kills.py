@@ -80,7 +80,7 @@ def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
 
 # Every write after an epoch, in turn: the process dies just before it.
 WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
-          ("write_latent", 3), ("write_json", 3)]  # fmt: skip
+          ("write_latent", 3), ("write_metrics", 3)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("write", "resumed_to"), WRITES)
