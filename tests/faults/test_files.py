@@ -167,12 +167,14 @@ def _state(run):
     vae.optimizer.build(vae.trainable_variables)
     progress = run.load_state(vae)
     values = {str(i): v.numpy() for i, v in enumerate(training.folder.variables(vae))}
-    return {"progress": json.dumps(progress), **values}
+    # An older state of the run is one to go on from, to the same end; its tables are ahead of it.
+    return {**run.history(), "progress": json.dumps(progress), **values}
 
 
 # What a file is read for, and what comes of it.
 READERS = {
-    "run.json": lambda run: {"about": json.dumps(run.about), **weights(run.load_model())},
+    "run.json": lambda run: {**run.metrics(), "about": json.dumps(run.about),
+                             **weights(run.load_model())},
     "history.csv": lambda run: run.history(),
     "latent.csv": lambda run: run.latent(),
     "metrics.json": lambda run: run.metrics(),
@@ -181,7 +183,7 @@ READERS = {
     "encoder.keras": lambda run: run.check_best(run.metrics()["best_epoch"]) or {},
     "decoder.keras": lambda run: run.check_best(run.metrics()["best_epoch"]) or {},
     "state.npz": _state,
-}
+}  # fmt: skip
 
 
 def test_a_mutated_run_is_equal_or_refused(finished, begun, images, tmp_path):

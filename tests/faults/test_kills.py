@@ -80,7 +80,7 @@ def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
 
 # Every write after an epoch, in turn: the process dies just before it.
 WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
-          ("write_latent", 3), ("write_json", 3)]  # fmt: skip
+          ("write_latent", 3), ("write_metrics", 3)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("write", "resumed_to"), WRITES)
@@ -178,3 +178,31 @@ def test_interrupted_at_random_moments_says_so_and_goes_on(images, tmp_path, sta
     process = start(arguments)
     assert process.wait() == 0, (tmp_path / "said").read_text()
     assert_same_run(whole.folder, out)
+
+
+SWALLOWS = """
+import sys, time
+from tfp_vae.cli import interrupts
+try:
+    with interrupts.insistent():
+        print("begun", flush=True)
+        try:
+            time.sleep(60)
+        except:  # as Keras and TensorFlow have some
+            print("swallowed", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("heard", flush=True)
+    time.sleep(4)  # in peace
+    print("done", flush=True)
+"""
+
+
+def test_an_interrupt_that_a_library_swallows_comes_again():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", SWALLOWS], stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "swallowed\nheard\ndone\n"

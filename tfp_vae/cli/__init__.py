@@ -15,7 +15,7 @@ from typing import Any
 
 from tfp_vae import recipes
 from tfp_vae._version import __version__
-from tfp_vae.cli import commands, explore, sharing, studies
+from tfp_vae.cli import commands, explore, interrupts, sharing, studies
 
 __all__ = ["main"]
 
@@ -31,12 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            if options.run is not commands.recipes:  # which needs no TensorFlow
-                # Before anything imports Keras: it refuses another backend than TensorFlow.
-                from tfp_vae import _support  # noqa: F401
+            with interrupts.insistent():
+                if options.run is not commands.recipes:  # which needs no TensorFlow
+                    # Before anything imports Keras: it refuses another backend than TensorFlow.
+                    from tfp_vae import _support  # noqa: F401
 
-            options.run(options)
-            sys.stdout.flush()
+                options.run(options)
+                sys.stdout.flush()
         except commands.UsageError as error:
             print(f"tfp-vae: error: {error}", file=sys.stderr)
             return 2

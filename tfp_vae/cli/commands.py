@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from tfp_vae import _files
+from tfp_vae.cli import interrupts
 
 
 class UsageError(Exception):
@@ -136,6 +137,7 @@ def _kept(options: argparse.Namespace) -> Any:
     try:
         yield
     except KeyboardInterrupt:
+        interrupts.heard()
         folder = options.resume or options.out
         if folder is not None and (folder / "run.json").exists():
             print(
