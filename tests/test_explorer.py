@@ -486,8 +486,11 @@ class Client:
         return np.frombuffer(content, np.uint32).reshape(array["shape"])
 
     def close(self):
-        self.socket.close()
-        self.loop.run_until_complete(asyncio.sleep(0.05))
+        async def close():  # within the loop: else one more would be made for it
+            self.socket.close()
+            await asyncio.sleep(0.05)
+
+        self._run(close)
         self.loop.close()
 
 

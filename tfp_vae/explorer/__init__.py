@@ -1,7 +1,7 @@
 """The explorer: a page on this machine that shows a trained model at work.
 
-`Explored` answers, `uploads` takes in what a person draws or drops, and `page` and `server` show it
-by Bokeh, which the extra ``explore`` brings: only these two files import it.
+`Explored` answers, `uploads` takes in what a person draws or drops, and `page`, `parts` and
+`server` show it by Bokeh, which the extra ``explore`` brings: only these three files import it.
 """
 
 from tfp_vae.explorer.explored import Explored, Look

@@ -28,17 +28,14 @@ from bokeh.models import (
     Slider,
     Spinner,
 )
-from bokeh.palettes import Category10, Category20, Turbo256
-from bokeh.plotting import figure
 
-from tfp_vae.explorer import uploads
+from tfp_vae.explorer import parts, uploads
 from tfp_vae.explorer.explored import Explored, Look
 
 _HERE = pathlib.Path(__file__).parent
 _TILES = 20  # of the manifold, on each side
 _STEPS = 10  # of an interpolation
 _SETTLED = 250  # ms of rest, after which the manifold follows the sliders
-_SHOWN = 8  # latent dimensions in the table
 _POINT = "#e4002b"
 # Pixels of the page, which fits into 1280×800.
 _PLANE, _MIDDLE, _RIGHT, _PAPER, _SMALL, _STRIP, _SLIDERS = 540, 280, 340, 224, 160, 104, 190
@@ -69,9 +66,9 @@ class Page:
         explored = self.explored
         self.latent, self.drawn, self.upload = (ColumnDataSource() for _ in range(3))
         self.latent.data = {"z": self.z}
-        self.picture, self.seen, self.rebuilt, self.strip = (_source({}) for _ in range(4))
-        self.points, self.tiles, self.ellipses, self.path = (_source({}) for _ in range(4))
-        self.axes = _source({"dim": list(self.dims)})
+        self.picture, self.seen, self.rebuilt, self.strip = (parts.source({}) for _ in range(4))
+        self.points, self.tiles, self.ellipses, self.path = (parts.source({}) for _ in range(4))
+        self.axes = parts.source({"dim": list(self.dims)})
         self.message, self.figures = Div(width=_RIGHT), Div(width=_RIGHT)
         for name in ("latent", "picture", "drawn", "upload", "message", "figures"):
             getattr(self, name).name = name
@@ -90,7 +87,7 @@ class Page:
 
     def _plane(self) -> Any:
         explored = self.explored
-        self.plane = plane = _figure(_PLANE, Range1d(), Range1d())
+        self.plane = plane = parts.figure(_PLANE, Range1d(), Range1d())
         plane.axis.visible = True
         plane.background_fill_color = "black"
         plane.name = "plane"
@@ -104,7 +101,7 @@ class Page:
         plane.multi_line("x", "y", color="white", line_width=1.6, source=self.ellipses)
         plane.line("x", "y", color="white", line_width=4, source=self.path)
         plane.line("x", "y", color="#111", line_width=2, line_dash="dashed", source=self.path)
-        self.marker = _source({"x": [], "y": []})
+        self.marker = parts.source({"x": [], "y": []})
         # On the upper canvas: ten thousand dots need not be drawn again when it moves.
         for size, colour, width in ((24, "white", 6), (24, _POINT, 3)):
             plane.scatter(
@@ -125,7 +122,7 @@ class Page:
     def _legend(self) -> Any:
         """What is shown, and the colour of each class."""
         names = self.explored.class_names
-        colours = _colours(len(names)) if len(names) <= 20 else []
+        colours = parts.colours(len(names)) if len(names) <= 20 else []
         dots = (
             f"<span style='color: {colour}; font-size: 150%'>●</span>&thinsp;{html.escape(name)}"
             for name, colour in zip(names, colours, strict=False)
@@ -145,7 +142,7 @@ class Page:
             axis.axis_label = f"z[{dim}]"
         count = len(explored.means)
         labels = np.zeros(count, int) if explored.labels is None else explored.labels
-        colours = np.array(_colours(len(explored.class_names)))
+        colours = np.array(parts.colours(len(explored.class_names)))
         self.points.data = {
             "x": explored.means[:, across],
             "y": explored.means[:, up],
@@ -162,7 +159,7 @@ class Page:
         image = explored.plane(self.z, self.dims, _TILES, self.label)
         low, high = explored.low, explored.high
         self.tiles.data = {
-            "image": [_rgba(image)],
+            "image": [parts.rgba(image)],
             "x": [low[across]],
             "y": [low[up]],
             "width": [high[across] - low[across]],
@@ -208,24 +205,24 @@ class Page:
         for slider in sliders:
             slider.js_on_change("value", moved)
         self.document.js_on_event(DocumentReady, moved)
-        _listen(self.latent, "data", self._moved)
-        parts: list[Any] = [
-            _heading("mean of p(x|z) at the point: drag it"),
-            _picture(_MIDDLE, explored.image_shape, self.picture, "decoded"),
+        parts.listen(self.latent, "data", self._moved)
+        below: list[Any] = [
+            parts.heading("mean of p(x|z) at the point: drag it"),
+            parts.picture(_MIDDLE, explored.image_shape, self.picture, "decoded"),
             caption,
         ]
         if self.label is not None:
             names = [(str(i), name) for i, name in enumerate(explored.class_names)]
             self.classes = Select(title="class", value="0", options=names, width=_MIDDLE - 30)
-            _listen(self.classes, "value", self._class_chosen)
-            parts.append(self.classes)
+            parts.listen(self.classes, "value", self._class_chosen)
+            below.append(self.classes)
         if sliders:
             scrolled = column(
                 *sliders, width=_MIDDLE, height=_SLIDERS, styles={"overflow-y": "auto"},
                 name="sliders",
             )  # fmt: skip
-            parts += [self._axes_choice(), scrolled]
-        return column(*parts, width=_MIDDLE)
+            below += [self._axes_choice(), scrolled]
+        return column(*below, width=_MIDDLE)
 
     def _axes_choice(self) -> Any:
         names = [(str(dim), f"z[{dim}]") for dim in self.explored.order]
@@ -244,7 +241,7 @@ class Page:
                 self._show_between()
 
         for choice in choices:
-            _listen(choice, "value", chosen)
+            parts.listen(choice, "value", chosen)
         return row(*choices)
 
     def _moved(self) -> None:
@@ -265,7 +262,7 @@ class Page:
     def _show_picture(self) -> None:
         self._answers += 1  # an answer even where the pixels are as they were
         image = self.explored.decode(self.z[np.newaxis], self.label)[0]
-        self.picture.data = {"image": [_rgba(image)], "answer": [self._answers]}
+        self.picture.data = {"image": [parts.rgba(image)], "answer": [self._answers]}
 
     def _class_chosen(self) -> None:
         self.label = int(self.classes.value)
@@ -280,8 +277,8 @@ class Page:
     def _images(self) -> Any:
         explored = self.explored
         height, width, _ = explored.image_shape
-        self.ink = _source({"image": [np.zeros((height, width), np.uint8)]})
-        paper = _figure(_PAPER, Range1d(0, width), Range1d(0, height))
+        self.ink = parts.source({"image": [np.zeros((height, width), np.uint8)]})
+        paper = parts.figure(_PAPER, Range1d(0, width), Range1d(0, height))
         paper.image("image", 0, 0, width, height, palette="Greys256", source=self.ink)
         paper.renderers[0].glyph.color_mapper.update(low=0, high=255)
         paper.name = "paper"
@@ -302,16 +299,16 @@ class Page:
         self.number = Spinner(
             title="test image", value=0, low=0, high=len(explored.images) - 1, width=100
         )
-        _listen(self.drawn, "data", lambda: self._take(self._from_drawing))
-        _listen(self.upload, "data", lambda: self._take(self._from_file))
-        _listen(self.centred, "active", lambda: None)
-        _listen(self.number, "value", self._number_chosen)
+        parts.listen(self.drawn, "data", lambda: self._take(self._from_drawing))
+        parts.listen(self.upload, "data", lambda: self._take(self._from_file))
+        parts.listen(self.centred, "active", lambda: None)
+        parts.listen(self.number, "value", self._number_chosen)
         pictures = [
-            column(_picture(_SMALL, explored.image_shape, source), _note(text))
+            column(parts.picture(_SMALL, explored.image_shape, source), parts.note(text))
             for source, text in ((self.seen, "x"), (self.rebuilt, "reconstruction"))
         ]
         return column(
-            _heading("draw, drop or choose an image"),
+            parts.heading("draw, drop or choose an image"),
             row(paper, column(clear, choose, self.centred, self.number)),
             row(*pictures),
             self.figures,
@@ -363,9 +360,9 @@ class Page:
         assert self.image is not None
         self._say("")
         look = self.current = self.explored.look(self.image, self.label)
-        self.seen.data = {"image": [_rgba(self.image)]}
-        self.rebuilt.data = {"image": [_rgba(look.reconstruction)]}
-        self.figures.text = _table(look, self.explored.order, self.label is not None)
+        self.seen.data = {"image": [parts.rgba(self.image)]}
+        self.rebuilt.data = {"image": [parts.rgba(look.reconstruction)]}
+        self.figures.text = parts.table(look, self.explored.order, self.label is not None)
         self._show_ellipses()
         self.latent.data = {"z": look.mean.astype(np.float64)}
 
@@ -376,14 +373,14 @@ class Page:
 
     def _between(self) -> Any:
         height, width, _ = self.explored.image_shape
-        strip = _figure(_STRIP, Range1d(0, _STEPS * width), Range1d(0, height), wide=_STEPS)
+        strip = parts.figure(_STRIP, Range1d(0, _STEPS * width), Range1d(0, height), wide=_STEPS)
         strip.image_rgba("image", 0, 0, _STEPS * width, height, source=self.strip)
         buttons = []
         for end, text in enumerate(("from this image", "to this image")):
             button = Button(label=text, width=130, tags=["button_click"])
             button.on_event(ButtonClick, lambda _, end=end: self._end_here(end))
             buttons.append(button)
-        return row(column(_heading("interpolation"), *buttons), strip, spacing=10)
+        return row(column(parts.heading("interpolation"), *buttons), strip, spacing=10)
 
     def _end_here(self, end: int) -> None:
         if self.current is not None:
@@ -393,78 +390,6 @@ class Page:
     def _show_between(self) -> None:
         start, end = self.ends
         images = self.explored.between(start, end, _STEPS, self.label)
-        self.strip.data = {"image": [_rgba(np.concatenate(images, 1))]}
+        self.strip.data = {"image": [parts.rgba(np.concatenate(images, 1))]}
         ends = np.array(self.ends)[:, self.dims]
         self.path.data = {"x": ends[:, 0], "y": ends[:, 1]}
-
-
-def _source(data: dict[str, Any]) -> ColumnDataSource:
-    return ColumnDataSource(data, syncable=False)  # the browser does not send it back
-
-
-def _listen(model: Any, name: str, callback: Callable[[], None]) -> None:
-    """Call back when the browser, which then may, sets a property."""
-    model.tags = [name]
-    model.on_change(name, lambda attr, old, new: callback())
-
-
-def _figure(side: int, x_range: Any, y_range: Any, *, wide: int = 1) -> Any:
-    """An empty plot without tools and axes, `side` pixels high."""
-    plot = figure(
-        x_range=x_range, y_range=y_range, frame_width=side * wide, frame_height=side,
-        toolbar_location=None, tools="", min_border=0,
-    )  # fmt: skip
-    plot.grid.visible = False
-    plot.axis.visible = False
-    plot.outline_line_color = "#888"
-    return plot
-
-
-def _picture(
-    side: int, image_shape: tuple[int, int, int], source: ColumnDataSource, name: str | None = None
-) -> Any:
-    height, width, _ = image_shape
-    plot = _figure(side, Range1d(0, width), Range1d(0, height))
-    plot.name = name
-    plot.image_rgba("image", 0, 0, width, height, source=source)
-    return plot
-
-
-def _rgba(image: np.ndarray) -> np.ndarray:
-    """Means in [0, 1], shape (height, width, 1 or 3), as Bokeh's pixels: rows run upwards."""
-    pixels = np.full((*image.shape[:2], 4), 255, np.uint8)
-    pixels[..., :3] = (np.clip(image[::-1], 0, 1) * 255).round()
-    return pixels.view(np.uint32)[..., 0]
-
-
-def _colours(count: int) -> list[str]:
-    if count > 20:
-        return [Turbo256[int(i)] for i in np.linspace(0, 255, count)]
-    return list(Category10[10] if count <= 10 else Category20[20])
-
-
-def _heading(text: str) -> Div:
-    return Div(text=f"<b>{html.escape(text)}</b>")
-
-
-def _note(text: str) -> Div:
-    return Div(text=html.escape(text))
-
-
-def _table(look: Look, order: np.ndarray, conditional: bool) -> str:
-    """The figures of one image, in nats, and the posterior of the most active dimensions."""
-    given = "|y" if conditional else ""
-    lines = [
-        f"log p(x{given}) = {_number(look.log_likelihood.mean)}"
-        f" ± {look.log_likelihood.standard_error:.2f} nats",
-        f"ELBO = {_number(look.elbo.mean)} ± {look.elbo.standard_error:.2f},"
-        f" KL = {_number(look.kl)} nats",
-        f"({look.num_samples} samples, ± standard error)",
-    ]
-    means = (f"z[{d}] {_number(look.mean[d])} ± {look.stddev[d]:.2f}" for d in order[:_SHOWN])
-    lines.append(f"q(z|x{given}), ± standard deviation: " + ", ".join(means))
-    return "<br>".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
