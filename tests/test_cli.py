@@ -113,9 +113,7 @@ def test_train_prints_the_figures_alone_and_the_rest_aside(trained):
     out, done = trained
     metrics = json.loads(done.stdout)
     assert metrics["run"] == str(out)
-    assert {key: metrics[key] for key in metrics if key != "run"} == json.loads(
-        (out / "metrics.json").read_text()
-    )
+    assert {key: metrics[key] for key in metrics if key != "run"} == training.Run(out).metrics()
     assert (metrics["dataset"], metrics["epochs"]) == ("digits", 1)
     assert "epoch 1/1: test ELBO" in done.stderr
     assert "images/s" in done.stderr

@@ -14,12 +14,13 @@ _SHOWN = 10  # images in a picture
 def impute(options: argparse.Namespace) -> None:
     from tfp_vae import evaluation, plotting
 
-    opened = open_with_images(options)
-    x, vae = opened.test[: at_most(options.images, opened.test) or 50], opened.vae
-    try:
-        mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
+    try:  # of any shape, before anything is opened
+        evaluation.observed_mask(options.mask, (1, 2, 2, 1), options.seed)
     except ValueError as error:
         raise UsageError(f"--mask: {error}") from error
+    opened = open_with_images(options)
+    x, vae = opened.test[: at_most(options.images, opened.test) or 50], opened.vae
+    mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
     chains = {"num_steps": options.steps, "seed": options.seed}
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         errors = evaluation.imputation_errors(
