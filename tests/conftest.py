@@ -1,5 +1,6 @@
 """What several test files share: small models, closed forms, fresh processes."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -15,6 +16,11 @@ import pytest
 from tests.runs import begun, copied, finished, images, start  # noqa: F401
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_sessionfinish():
+    # pytest collects garbage five times over at its end: minutes among what Keras' models left.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

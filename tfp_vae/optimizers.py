@@ -34,8 +34,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     Example:
         >>> from tfp_vae import optimizers
-        >>> optimizers.FusedAdam(1e-3, global_clipnorm=100.0).get_config()["name"]
-        'fused_adam'
+        >>> optimizers.FusedAdam(1e-3, global_clipnorm=100.0).get_config()["global_clipnorm"]
+        100.0
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
