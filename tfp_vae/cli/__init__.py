@@ -292,7 +292,7 @@ def _add_sharing(group: Any) -> None:
         "tfp-vae export runs/a exported --format onnx",
     )  # fmt: skip
     _add_model(command)
-    command.add_argument("folder", type=pathlib.Path, metavar="DIR", help="new folder")
+    _add_folder(command)
     command.add_argument(
         "--format",
         choices=_FORMATS,
@@ -307,7 +307,7 @@ def _add_sharing(group: Any) -> None:
         "tfp-vae package runs/a shared --license apache-2.0",
     )  # fmt: skip
     _add_model(command, "folder of a run")
-    command.add_argument("folder", type=pathlib.Path, metavar="DIR", help="new folder")
+    _add_folder(command)
     command.add_argument("--license", help="as the Hub names it (default: none is named)")
     command.add_argument(
         "--report",
@@ -383,6 +383,10 @@ def _add_out(command: argparse.ArgumentParser, default: str) -> None:
         default=default,
         help="a picture, or .npy for the pixels as an array (default: %(default)s)",
     )
+
+
+def _add_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=pathlib.Path, metavar="DIR", help="new folder")
 
 
 def _port(text: str) -> int:
