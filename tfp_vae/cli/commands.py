@@ -135,7 +135,8 @@ def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace
 def _kept(options: argparse.Namespace) -> Any:
     """After Ctrl-C: say what is kept and how to go on."""
     try:
-        yield
+        with interrupts.blamed():
+            yield
     except KeyboardInterrupt:
         interrupts.heard()
         folder = options.resume or options.out

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _AGAIN = 3.0  # seconds
+_asked = False  # an interrupt came, and nobody has heard it yet
 
 
 @contextlib.contextmanager
@@ -14,8 +15,9 @@ def insistent() -> Iterator[None]:
     """Within it an interrupt is raised again every 3 seconds until `heard` is called.
 
     TensorFlow and Keras have blocks that catch everything, and Python drops what is raised while
-    it collects garbage: an interrupt that falls there is lost, and the training goes on. Where
-    signals are not ours to take, in a thread or below a handler of somebody, nothing is changed.
+    it collects garbage: an interrupt that falls there is lost, and the training goes on. Or it
+    goes on as another error (see `blamed`). Where signals are not ours to take, in a thread or
+    below a handler of somebody, nothing is changed.
     """
     ours = (
         hasattr(signal, "setitimer")  # not on Windows
@@ -29,19 +31,39 @@ def insistent() -> Iterator[None]:
     signal.signal(signal.SIGALRM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        yield
+        with blamed():
+            yield
     finally:
         heard()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGALRM, before)
 
 
+@contextlib.contextmanager
+def blamed() -> Iterator[None]:
+    """Within it an error that comes behind an interrupt is raised as the interrupt it came from.
+
+    Where Python code that C++ has called is interrupted, TensorFlow prints what it met, goes on
+    without a result, and fails on the next line with an error that says nothing of Ctrl-C.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _asked:
+            raise KeyboardInterrupt from error
+        raise
+
+
 def heard() -> None:
     """No more of it: what catches the interrupt may do its work."""
+    global _asked
+    _asked = False
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupt(*_: Any) -> None:
+    global _asked
+    _asked = True
     signal.setitimer(signal.ITIMER_REAL, _AGAIN)
     raise KeyboardInterrupt
