@@ -442,6 +442,40 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
                 objective={"name": "IWAE", "num_samples": 50, "gradient": "dreg"},
                 **{**_IWAE_PAPER, **_falling_rate(1e-3, 400), "epochs": 40, "passes": 10},
             ),
+            Recipe(
+                name="residual-mnist",
+                summary="residual networks, IAF posterior, flow prior, 32 latents, dynamic MNIST",
+                dataset="mnist",
+                binarization="dynamic",
+                latent_dim=32,
+                encoder={
+                    "network": "residual_encoder",
+                    "posterior": {
+                        "name": "iaf",
+                        "num_flows": 4,
+                        "units": [960],
+                        "context_size": 64,
+                    },
+                },
+                decoder={"network": "residual_decoder"},
+                prior={"name": "AutoregressiveFlow", "num_flows": 4, "units": [256]},
+                use_exact_kl=False,
+                objective={"name": "ELBO", "kl_weight": {"name": "LinearWarmUp", "steps": 5000}},
+                optimizer={
+                    "name": "Adam",
+                    "learning_rate": {
+                        "schedule": "CosineDecay",
+                        "initial_learning_rate": 1e-5,
+                        "warmup_target": 1.5e-3,
+                        "warmup_steps": 2000,
+                        "decay_steps": 461 * 200 - 2000,  # 461 batches in each of 200 passes
+                    },
+                    "global_clipnorm": 100.0,
+                },
+                batch_size=128,
+                epochs=50,
+                passes=4,
+            ),
         )
     }
 )

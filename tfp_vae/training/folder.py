@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -316,16 +317,22 @@ class Run:
             _files.seal(path, self._note("state", progress["epoch"]))
 
     def _progress(self) -> dict[str, Any]:
-        """What `save_state` was given, without the variables."""
+        """What `save_state` was given, without reading the variables."""
+        return self._read_state()[0]["progress"]
+
+    def _read_state(self, names: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What ``state.npz`` says of itself, and the arrays of these names."""
         path = self.folder / "state.npz"
         try:
             note = _files.read_seal(path)
-            about = files.read_npz(path, ["about"])["about"]  # refuses a wrong CRC-32
-            progress = json.loads(about.tobytes())["progress"]
+            arrays = files.read_npz(path, ["about", *names])  # refuses a wrong CRC-32
+            about = json.loads(arrays["about"].tobytes())
+            about = {name: about[name] for name in ("variables", "progress")}
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
-        self._check_note(path, note)
-        return progress
+        if self._sum:
+            self._check_note(path, note)
+        return about, arrays
 
     def load_state(self, vae: VAE) -> dict[str, Any] | None:
         """Put the state into a model of the same recipe, and give what `save_state` was given.
@@ -342,25 +349,17 @@ class Run:
             return None
         own = variables(vae)
         names = [f"variable_{i}" for i in range(len(own))]
-        try:
-            note = _files.read_seal(path)
-            arrays = files.read_npz(path, ["about", *names])  # refuses a wrong CRC-32
-            about = json.loads(arrays["about"].tobytes())
-            count, progress = about["variables"], about["progress"]
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
-        if self._sum:
-            self._check_note(path, note)
+        about, arrays = self._read_state(names)
         values = [arrays[name] for name in names]
         shapes = [value.shape for value in values]
-        if count != len(own) or shapes != [tuple(variable.shape) for variable in own]:
+        if about["variables"] != len(own) or shapes != [tuple(variable.shape) for variable in own]:
             raise RunError(
                 f"{path}: expected the {len(own)} variables of the recipe "
-                f"{self.recipe.name!r}, got {count} or other shapes."
+                f"{self.recipe.name!r}, got {about['variables']} or other shapes."
             )
         for variable, value in zip(own, values, strict=True):
             variable.assign(value)
-        return progress
+        return about["progress"]
 
 
 def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
