@@ -112,28 +112,31 @@ def epoch(repetitions: int) -> None:
 
 
 def likelihood(repetitions: int) -> None:
-    """Importance-weighted likelihood of the CVAE: images times samples a second."""
+    """Importance-weighted likelihood: images times samples a second."""
     _, x, what = images()
-    vae, loop = contestants.ours(), contestants.PlainLoop(x[:100], 100)
     many, few, samples = x[:500], x[:5], 100
-    functions = {
-        "tfp_vae, VAE.log_likelihood": lambda: vae.log_likelihood(many, samples, verbose=0),
-        "plain TensorFlow loop over draws": lambda: contestants.plain_likelihood(
-            loop, many, samples
-        ),
-    }
-    counts = dict.fromkeys(functions, len(many) * samples)
-    if TORCH:
-        encoder, decoder = contestants.torch_networks("CVAE")
-        name = "image by image, the way of pythae (PyTorch)"
-        functions[name] = lambda: contestants.image_by_image(encoder, decoder, few, samples)
-        counts[name] = len(few) * samples
-    best = take_turns(functions, repetitions)
-    rates = {name: counts[name] / s for name, s in best.items()}
-    rows = [("way", "images × samples a second", "tfp_vae is faster by")]
-    first = next(iter(rates))
-    rows += [(name, f"{rate:,.0f}", f"{rates[first] / rate:.2f}") for name, rate in rates.items()]
-    table(f"Likelihood, CVAE, {samples} samples, {what}, best of {repetitions}", rows)
+    rows = [("network", "way", "images × samples a second", "tfp_vae is faster by")]
+    for network in contestants.NETWORKS:
+        vae, loop = contestants.ours(network), contestants.PlainLoop(x[:100], 100, network)
+        functions = {
+            "tfp_vae, VAE.log_likelihood": functools.partial(
+                vae.log_likelihood, many, samples, verbose=0
+            ),
+            "plain TensorFlow loop over draws": functools.partial(
+                contestants.plain_likelihood, loop, many, samples
+            ),
+        }
+        counts = dict.fromkeys(functions, len(many) * samples)
+        if TORCH:
+            name = "image by image, the way of pythae (PyTorch)"
+            parts = contestants.torch_networks(network)
+            functions[name] = functools.partial(contestants.image_by_image, *parts, few, samples)
+            counts[name] = len(few) * samples
+        best = take_turns(functions, repetitions)
+        rates = {name: counts[name] / s for name, s in best.items()}
+        ours = next(iter(rates.values()))
+        rows += [(network, k, f"{rate:,.0f}", f"{ours / rate:.2f}") for k, rate in rates.items()]
+    table(f"Likelihood, {samples} samples, {what}, best of {repetitions}", rows)
 
 
 def manifold(repetitions: int) -> None:

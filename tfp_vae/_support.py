@@ -6,7 +6,7 @@ Imports nothing else from the package.
 import math
 import numbers
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 
@@ -168,6 +168,12 @@ def take(x: Any, which: Any) -> Any:
         return tf.gather(part, which) if indices else part[which]
 
     return tf.nest.map_structure(of, x)
+
+
+def pieces(x: Any, size: int) -> Iterator[tuple[int, Any]]:
+    """`x` in pieces of at most `size` images, each with the index of its first."""
+    for start in range(0, count(x), size):
+        yield start, take(x, slice(start, start + size))
 
 
 def flatten_leading(tensor: tf.Tensor, event_ndims: int) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -12,7 +12,7 @@ __all__ = [
     "EventWriter",
     "ImageRecorder",
     "LatentDiagnostics",
-    "write_projector",
     "NonFiniteError",
     "StopAtNonFinite",
+    "write_projector",
 ]

@@ -74,8 +74,7 @@ def write_projector(
     most = most_images((height, width))
     if not 1 <= count <= most:
         raise ValueError(f"x: expected 1 to {most} images of {height}×{width}, got {count}.")
-    pieces = (_support.take(x, slice(i, i + _CHUNK)) for i in range(0, count, _CHUNK))
-    means = np.concatenate([vae.encode(piece).mean() for piece in pieces])
+    means = np.concatenate([vae.encode(some).mean() for _, some in _support.pieces(x, _CHUNK)])
     side = math.ceil(math.sqrt(count))
     sprite = np.zeros((side**2, height, width, channels), np.uint8)
     sprite[:count] = as_pixels(images)

@@ -312,10 +312,9 @@ def encode(options: argparse.Namespace) -> None:
     opened = open_with_images(options)
     vae, data, x = opened.vae, opened.data, opened.test_inputs()
     count = _support.count(x)
-    starts = range(0, count, 1000)
-    pieces = [vae.encode(_support.take(x, slice(i, i + 1000))) for i in starts]
-    mean = np.concatenate([piece.mean().numpy() for piece in pieces])
-    scale = np.concatenate([piece.stddev().numpy() for piece in pieces])
+    posteriors = [vae.encode(some) for _, some in _support.pieces(x, 1000)]
+    mean = np.concatenate([posterior.mean() for posterior in posteriors])
+    scale = np.concatenate([posterior.stddev() for posterior in posteriors])
     labels = None if data.y_test is None else data.y_test[:count]
     with _files.whole_file(options.out) as path:
         if path.suffix == ".npz":

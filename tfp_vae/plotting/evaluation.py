@@ -201,10 +201,8 @@ def aggregate_posterior(
         tf.random.split(_support.stateless_seed(seed, vae.seed_generator))
     )
     drawn = [
-        vae.encode(_support.take(x, slice(start, start + batch_size))).sample(
-            seed=tf.random.fold_in(posterior_seed, start)
-        )
-        for start in range(0, count, batch_size)
+        vae.encode(some).sample(seed=tf.random.fold_in(posterior_seed, start))
+        for start, some in _support.pieces(x, batch_size)
     ]
     draws = {
         "prior p(z)": (_ORANGE, np.asarray(vae.prior().sample(count, seed=prior_seed))),

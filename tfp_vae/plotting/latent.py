@@ -124,10 +124,7 @@ def latent_scatter(
             f"0 to {vae.latent_dim - 1}, got {tuple(dims)}."
         )
     index, names = _classes(labels, class_names)
-    batches = (slice(start, start + batch_size) for start in range(0, count, batch_size))
-    means = np.concatenate(
-        [np.asarray(vae.encode(_support.take(x, batch)).mean()) for batch in batches]
-    )
+    means = np.concatenate([vae.encode(some).mean() for _, some in _support.pieces(x, batch_size)])
 
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm

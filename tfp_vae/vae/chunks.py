@@ -20,18 +20,18 @@ Reduction = Callable[[Any, Any, Any, tf.Tensor], Any]
 
 
 def pieces(x: Any, size: int, verbose: Any) -> Iterator[tuple[int, Any]]:
-    """`x` in pieces of at most `size`, each with the index of its first, under a progress bar.
+    """`_support.pieces` under a progress bar.
 
     Args:
         x: array or tensor, cut along its first dimension; or a tuple of them.
         size: of a piece.
         verbose: 0, 1 or "auto", which shows a progress bar for more than one piece.
     """
-    starts = range(0, _support.count(x), size)
-    show = len(starts) > 1 if verbose == "auto" else bool(verbose)
-    progress = keras.utils.Progbar(len(starts), unit_name="piece", verbose=int(show))
-    for step, start in enumerate(starts):
-        yield start, _support.take(x, slice(start, start + size))
+    number = -(-_support.count(x) // size)
+    show = number > 1 if verbose == "auto" else bool(verbose)
+    progress = keras.utils.Progbar(number, unit_name="piece", verbose=int(show))
+    for step, piece in enumerate(_support.pieces(x, size)):
+        yield piece
         if show:
             progress.update(step + 1)
 
