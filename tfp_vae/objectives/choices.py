@@ -248,4 +248,4 @@ class IWAE(Objective):
             log_w = log_w[tf.newaxis]
         if standard:
             return functions.importance_weighted_bound(log_w)
-        return functions.doubly_reparameterized_bound(log_w, terms.draws.scale)
+        return functions.doubly_reparameterized_bound(log_w, terms.draws.scale, terms.kl_weight)

@@ -197,7 +197,9 @@ class GradientScale:
         return identity(z)
 
 
-def doubly_reparameterized_bound(log_w: tf.Tensor, scale: GradientScale | None) -> tf.Tensor:
+def doubly_reparameterized_bound(
+    log_w: tf.Tensor, scale: GradientScale | None, kl_weight: float | tf.Tensor = 1.0
+) -> tf.Tensor:
     """`importance_weighted_bound` with a gradient of less variance, shape (B,).
 
     The value is that of the bound ``log (1/S) sum_s w_s``. With ``v_s = w_s / sum_r w_r`` the
@@ -208,15 +210,21 @@ def doubly_reparameterized_bound(log_w: tf.Tensor, scale: GradientScale | None) 
       bound; without `scale` ``v_s`` takes the place of ``v_s^2`` (STL), which is biased for
       more than one sample and has the least variance near the true posterior.
 
+    Where the KL in ``log w`` has another weight ``b``, the score that DReG replaces has it too, and
+    ``v_s^2`` becomes ``(1 - b) v_s + b v_s^2``: with 0 there is no score to replace.
+
     Args:
         log_w: log-weights, shape (S, B), whose ``log q`` is that of `path_log_prob`. For DReG
             they are computed from ``scale(z)``, where ``z`` are the draws, shape (S, B, d).
         scale: the one that the draws went through; its factor is set here.
+        kl_weight: ``b``, the factor of the KL in ``log_w``.
 
-    Source: Tucker et al. 2019, arXiv:1810.04152; Roeder et al. 2017, arXiv:1703.09194.
+    Source: Tucker et al. 2019, arXiv:1810.04152, where ``b`` is 1; Roeder et al. 2017,
+    arXiv:1703.09194.
     """
     weights = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))
     if scale is not None:
-        scale.factor = weights[..., tf.newaxis]
+        b = tf.cast(kl_weight, weights.dtype)
+        scale.factor = (1 - b + b * weights)[..., tf.newaxis]
     surrogate = tf.reduce_sum(weights * log_w, 0)
     return tf.stop_gradient(importance_weighted_bound(log_w) - surrogate) + surrogate
