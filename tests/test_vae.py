@@ -200,10 +200,17 @@ def test_sample_weights_weigh_whole_images(x):
     vae.compile(keras.optimizers.SGD(0.0))
     weights = np.zeros(20, "float32")
     weights[:5] = 1
-    for data in ((x,), (x, x)):
-        logs = vae.evaluate(
-            *data, sample_weight=weights, batch_size=20, return_dict=True, verbose=0
-        )
+    column = weights[:, None]
+    ways = [
+        ((x,), {"sample_weight": weights}),
+        ((x, x), {"sample_weight": weights}),
+        ((x,), {"sample_weight": column}),
+        (((x, x, weights),), {}),
+        ((tf.data.Dataset.from_tensors((x, x, weights)),), {}),
+        ((tf.data.Dataset.from_tensors((x, x, column)),), {}),
+    ]
+    for data, options in ways:
+        logs = vae.evaluate(*data, **options, batch_size=20, return_dict=True, verbose=0)
         assert logs["kl"] == pytest.approx(numpy_kl(vae, x[:5]).mean(), rel=1e-5)
         assert logs["loss"] == pytest.approx(-logs["elbo"] * 5 / 20, rel=1e-4)
     before = vae.get_weights()
@@ -211,6 +218,12 @@ def test_sample_weights_weigh_whole_images(x):
     vae.fit(x, sample_weight=0 * weights, verbose=0)
     for a, b in zip(before, vae.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"one for each image, got the shape \(20, 4\)"):
+        vae.fit(x, sample_weight=np.ones((20, 4), "float32"), verbose=0)
+    with pytest.raises(ValueError, match="one for each image"):
+        vae.fit(tf.data.Dataset.from_tensors((x, x, np.ones((20, 4), "float32"))), verbose=0)
+    with pytest.raises(ValueError, match="in one place"):
+        vae.fit((x, x, weights), sample_weight=weights, verbose=0)
 
 
 def test_a_training_step_follows_the_gradient_of_the_mean_elbo(x):

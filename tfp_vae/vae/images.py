@@ -83,10 +83,32 @@ def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: b
         if data.cardinality() == 0:
             raise ValueError(f"{name}: expected at least one batch, got an empty data set.")
         spec = data.element_spec
-        check_specification(spec[0] if isinstance(spec, (tuple, list)) else spec, image_shape)
+        x, *rest = spec if isinstance(spec, (tuple, list)) else (spec,)
+        check_specification(x, image_shape)
+        if len(rest) == 2:
+            _check_weights(rest[1].shape)
     elif hasattr(data, "shape") and hasattr(data, "dtype"):
         check_specification(data, image_shape)
         check_values(data, unit_interval)
+
+
+def one_weight_each(weights: Any) -> Any:
+    """Sample weights, shape (B,); of the shape (B, 1), which Keras takes as well, they are made so.
+
+    Raises:
+        ValueError: another shape.
+    """
+    weights = weights if tf.is_tensor(weights) else np.asarray(weights)
+    _check_weights(tf.TensorShape(weights.shape))
+    return tf.reshape(weights, [-1]) if tf.is_tensor(weights) else weights.reshape(-1)
+
+
+def _check_weights(shape: tf.TensorShape) -> None:
+    # Keras lets a step that it has traced for both of them forget which it is.
+    if shape.rank not in (None, 1) and not (shape.rank == 2 and shape[1] == 1):
+        raise ValueError(
+            f"sample_weight: expected one for each image, got the shape {tuple(shape)}."
+        )
 
 
 def guarded(data: Any, unit_interval: bool) -> Any:

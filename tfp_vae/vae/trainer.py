@@ -172,6 +172,8 @@ class Trainer(keras.Model, abc.ABC):
         ELBO, at the same draws.
         """
         x, _ = _support.split_labels(x)
+        if sample_weight is not None:
+            sample_weight = images.one_weight_each(sample_weight)
         terms = objectives.Terms(
             log_likelihood=y_pred.log_prob(x),
             posterior=y_pred.posterior,
@@ -267,7 +269,7 @@ class Trainer(keras.Model, abc.ABC):
 
         Args:
             x: images, shape (N, height, width, channels), or a `tf.data.Dataset` of batches of
-                them; or a tuple of images and anything else.
+                them; or a tuple of images and anything else, and of `sample_weight` after that.
             y: the labels of a conditional model, if they are not in `x`; else not used.
             batch_size: images in a batch, of arrays; 32 by default.
             epochs: number of passes.
@@ -275,7 +277,8 @@ class Trainer(keras.Model, abc.ABC):
 
         Raises:
             ValueError: no images, images of another shape or type, NaN, or pixels that the
-                likelihood excludes; for a conditional model, no labels, or unknown classes.
+                likelihood excludes; weights that are not one for each image; for a conditional
+                model, no labels, or unknown classes.
         """
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default, which a data set cannot follow.
@@ -338,13 +341,19 @@ class Trainer(keras.Model, abc.ABC):
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
+        if isinstance(x, tuple) and len(x) == 3:
+            if options.get("sample_weight") is not None:
+                raise ValueError("sample_weight: expected it in one place, got it in x as well.")
+            x, options["sample_weight"] = x[:2], x[2]
         if self.num_classes is not None and not isinstance(x, (tuple, tf.data.Dataset)):
             x, y = (x, y), None
         x = self._checked("x", x)
         if isinstance(x, tuple) and self.num_classes is None:
             x, y = x[0], None
-        if options.get("sample_weight") is not None and y is None:
-            y = _support.split_labels(x)[0]  # without targets Keras drops the weights
+        if options.get("sample_weight") is not None:
+            options["sample_weight"] = images.one_weight_each(options["sample_weight"])
+            if y is None:
+                y = _support.split_labels(x)[0]  # without targets Keras drops the weights
         return x, y
 
     def _losses_but_the_kl(self) -> list[tf.Tensor]:
