@@ -14,7 +14,7 @@ from tfp_vae import cli, datasets, recipes, training
 from tfp_vae.training import RunError, workers
 
 pytestmark = pytest.mark.long
-CASES = ["elbo", "iwae with a flow", "conditional"]
+CASES = ["elbo", "free bits", "iwae with a flow", "conditional"]
 DRAWN = ("val_loss", "val_elbo", "val_reconstruction")
 
 
@@ -72,6 +72,7 @@ def test_both_workers_report_the_same(together):
 def test_two_replicas_in_one_process_end_with_the_weights_and_logs_of_one(tmp_path, alone):
     (found,) = found_by(1, "mirrored", tmp_path)
     assert_same_training(found["elbo"], alone["elbo"], but=DRAWN)
+    assert_same_training(found["free bits"], alone["free bits"])
 
 
 def test_evaluation_of_shared_images_is_that_of_one_worker(together, alone):

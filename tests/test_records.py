@@ -73,6 +73,24 @@ def test_parts_of_workers_are_apart_and_of_one_size(folder, training):
     assert len(np.unique(np.concatenate(parts))) == 100
 
 
+def test_parts_of_workers_draw_apart(tmp_path):
+    """Of grey images, all the same, which differ in nothing but their draws."""
+    datasets.write_records(tmp_path / "grey", [np.full((64, 4, 4, 1), 128, "uint8")])
+    parts = [
+        np.concatenate(
+            list(
+                datasets.stream(
+                    tmp_path / "grey", batch_size=8, binarization="dynamic", shard=(i, 2)
+                ).as_numpy_iterator()
+            )
+        )
+        for i in range(2)
+    ]
+    same = np.mean(parts[0][:, None] == parts[1][None], (2, 3, 4))  # 32 by 32 pairs of 16 pixels
+    assert same.max() < 1
+    assert abs(same.mean() - 0.5) < 4 * 0.5 / np.sqrt(32 * 16)
+
+
 def test_labels_stay_with_their_images(folder, arrays):
     x, y = read(folder, batch_size=10)
     np.testing.assert_array_equal(x, np.divide(arrays[0][y], 255, dtype=np.float32))

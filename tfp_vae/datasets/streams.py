@@ -331,7 +331,10 @@ def _batches(
             batched = batched.prefetch(1).rebatch(batch_size, drop_remainder)
         else:
             batched = stored.batch(batch_size, drop_remainder)
-        return batched.enumerate().map(lambda i, batch: (batch, tf.stack([keys[1], i])))
+        # No two parts draw from one stream: workers' pixels would have the same noise.
+        return batched.enumerate().map(
+            lambda i, batch: (batch, tf.stack([keys[1], i * parts + part]))
+        )
 
     return (
         tf.data.Dataset.from_tensors(0)

@@ -91,6 +91,7 @@ def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
 
     ``sum_j max(minimum, mean_b KL_bj)`` is its mean over the images: a dimension whose mean over
     the batch is below the minimum costs the minimum and has no gradient, so it pays to use it.
+    The batch is that of all replicas of a `tf.distribute` strategy together.
 
     Args:
         kl: of each dimension, shape (..., B, d), of `kl_per_dimension`.
@@ -103,7 +104,12 @@ def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
     """
     minimum = _support.check_number("free_bits", minimum)
     leading = list(range(kl.shape.rank - 1))
-    used = tf.reduce_mean(kl, leading, keepdims=True) > minimum
+    total = tf.reduce_sum(tf.stop_gradient(kl), leading, keepdims=True)
+    count = tf.size(kl) // tf.shape(kl)[-1]
+    if _support.replicas() > 1:
+        context = tf.distribute.get_replica_context()
+        total, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [total, count])
+    used = total > minimum * tf.cast(count, total.dtype)
     return tf.reduce_sum(tf.where(used, kl, tf.cast(minimum, kl.dtype)), -1)
 
 
