@@ -193,6 +193,7 @@ WHEN = [
     pytest.param(1.0, 0.021, [], id="above: not the prior, though the same for all images"),
     pytest.param(0.0, 0.0, [], id="weight 0: the KL cannot be the cause"),
     pytest.param(objectives.LinearWarmUp(40), 0.0, [6], id="whole weight from epoch 4 on"),
+    pytest.param(objectives.LinearWarmUp(40, final=0.1), 0.0, [6], id="to what is not binary"),
     pytest.param(objectives.LinearWarmUp(70), 0.0, [], id="warm-up that has not ended"),
     pytest.param(
         objectives.CyclicalWarmUp(20, cycles=2, rising=0.4),

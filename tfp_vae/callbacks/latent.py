@@ -136,5 +136,6 @@ class LatentDiagnostics(keras.callbacks.Callback):
         """Whether the KL has the weight that it will keep, and has one."""
         weight = self.model.objective.kl_weight
         if isinstance(weight, objectives.WarmUp):
-            return float(weight(self.model.optimizer.iterations)) == weight.final > 0
+            now = float(weight(self.model.optimizer.iterations))  # of float32, as `final` is not
+            return weight.final > 0 and now == float(np.float32(weight.final))
         return self.model.kl_weight > 0
