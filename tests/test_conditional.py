@@ -133,6 +133,8 @@ def test_draws_of_a_class_have_its_mean(rng):
         m, x, betas=[1.0], num_steps=2, num_samples=4, seed=0).rate, id="rate distortion"),
     pytest.param(lambda m, x: evaluation.aggregate_posterior(
         m, x, num_draws=5, seed=0).marginal_kl.mean, id="aggregate"),
+    pytest.param(lambda m, x: evaluation.anomaly_scores(
+        m, x, x, num_samples=5, seed=0).log_likelihood, id="anomaly"),
 ])  # fmt: skip
 def test_the_model_of_one_class_is_the_conditional_one_at_that_label(evaluate, pair):
     x, vae = pair[0], shared()
@@ -150,6 +152,21 @@ def test_the_model_of_one_class_takes_what_others_refuse(pair, tmp_path):
     one.save(tmp_path / "one.keras")
     loaded = keras.saving.load_model(tmp_path / "one.keras")
     np.testing.assert_array_equal(loaded.elbo(x, seed=0), one.elbo(x, seed=0))
+
+
+def test_evaluations_without_labels_say_how_to_do_without(pair):
+    x, mask = pair[0], np.zeros(SHAPE, bool)
+    for evaluate in (evaluation.imputation_error, evaluation.imputation_errors):
+        more = () if evaluate is evaluation.imputation_error else (x,)
+        with pytest.raises(ValueError, match=r"conditional one of 3 classes. vae.for_label\(y\)"):
+            evaluate(shared(), pair, mask, *more)
+    with pytest.raises(ValueError, match="of both x and calibration_images"):
+        evaluation.anomaly_scores(shared(), pair, x, num_samples=5)
+    one = evaluation.anomaly_scores(shared(), (x, 2), pair, num_samples=5, seed=0)
+    every = evaluation.anomaly_scores(
+        shared(), (x, np.full(len(x), 2)), pair, num_samples=5, seed=0
+    )
+    np.testing.assert_array_equal(one.p_value, every.p_value)
 
 
 def test_labels_may_be_integers_vectors_or_one_for_all(pair):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.vae import VAE
 
@@ -48,19 +49,23 @@ def anomaly_scores(
 
     Args:
         vae: a `VAE`.
-        x: images, shape (B, height, width, channels).
+        x: images, shape (B, height, width, channels), or a pair of them and labels.
         calibration_images: normal images that the model was *not* trained on, treated like `x`,
-            shape (n, height, width, channels).
+            shape (n, height, width, channels); with labels where `x` has them.
         num_samples: importance samples for each image, as in `VAE.log_likelihood`.
         seed: integer or stateless seed; by default the model's own stream.
         verbose: as in `VAE.log_likelihood`.
 
     Raises:
         TypeError: `vae` is no `VAE`.
-        ValueError: as `VAE.log_likelihood`; images of two shapes, or none to calibrate with.
+        ValueError: as `VAE.log_likelihood`; images of two shapes, labels of one set alone, or no
+            images to calibrate with.
     """
     common.check_model(vae)
+    (x, y), (calibration_images, normal_y) = map(_support.split_labels, (x, calibration_images))
     x, calibration_images = np.asarray(x), np.asarray(calibration_images)
+    if (y is None) != (normal_y is None):
+        raise ValueError("labels: expected them of both x and calibration_images, got one.")
     if not len(calibration_images):
         raise ValueError("calibration_images: expected at least one, got none.")
     if x.shape[1:] != calibration_images.shape[1:]:
@@ -69,7 +74,11 @@ def anomaly_scores(
             f"the shape {calibration_images.shape}."
         )
     # In one call, so that no draw of one set is a draw of the other.
-    both = np.concatenate([x, calibration_images])
+    both: Any = np.concatenate([x, calibration_images])
+    if y is not None:
+        sets = ((y, len(x)), (normal_y, len(calibration_images)))
+        # One label for all of them, too.
+        both = both, np.concatenate([np.full(n, y) if np.ndim(y) == 0 else y for y, n in sets])
     log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
     scores, calibration = np.split(log_likelihood, [len(x)])
     low = conformal_p_values(scores, calibration)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.evaluation import common
-from tfp_vae.vae import VAE, chunks
+from tfp_vae.vae import VAE, chunks, labels
 
 _DISTANCES_AT_ONCE = 4_000_000  # of images to training images
 
@@ -64,6 +64,7 @@ def imputation_error(
         ValueError: as `VAE.impute`; images that are not finite; nothing hidden in one of them.
     """
     common.check_model(vae)
+    labels.refuse("imputation_error", vae.num_classes)
     x, mask = _check_truth(x, mask)
     # Before the chains, not after them: whether the pixels have a predictive each.
     _support.pixel_log_prob(vae.decode(tf.zeros([1, vae.latent_dim])), x[:1])
@@ -91,6 +92,7 @@ def imputation_errors(
     Arguments and errors as in both; `methods` are those of `VAE.impute`.
     """
     common.check_model(vae)
+    labels.refuse("imputation_errors", vae.num_classes)
     baselines = baseline_error(x, mask, x_train)  # refuses images of two shapes before the chains
     return {
         method: imputation_error(vae, x, mask, method=method, **options) for method in methods

@@ -50,6 +50,19 @@ def pair(what: str, inputs: Any, count: int | None) -> tuple[Any, Any]:
     return inputs[0], inputs[1]
 
 
+def refuse(what: str, count: int | None) -> None:
+    """For what a model of so many classes cannot do.
+
+    Raises:
+        ValueError: a conditional model.
+    """
+    if count is not None:
+        raise ValueError(
+            f"{what}: expected a model without labels, got a conditional one of {count} classes. "
+            "vae.for_label(y) is its model of one class."
+        )
+
+
 def vectors(labels: Any, count: int, dtype: Any) -> tf.Tensor:
     """Labels as vectors, shape (..., count).
 

@@ -172,7 +172,7 @@ class VAE(Trainer):
         Raises:
             ValueError: the model is conditional: take that of `for_label`.
         """
-        self._refuse_labels("joint_distribution")
+        labels.refuse("joint_distribution", self.num_classes)
 
         def model() -> Generator[Any, Any, None]:
             # Named by copies: TFP takes the names of the parts from the distributions.
@@ -301,7 +301,7 @@ class VAE(Trainer):
             ValueError: `steps` below 2, not as many images in `a` as in `b`, or a conditional
                 model: take that of `for_label`.
         """
-        self._refuse_labels("interpolate")
+        labels.refuse("interpolate", self.num_classes)
         if _support.check_positive_int("steps", steps) < 2:
             raise ValueError(f"steps: expected an integer of at least 2, got {steps}.")
         # One image has no batch dimension, which `encode` asks for.
@@ -377,7 +377,7 @@ class VAE(Trainer):
                 or not of booleans, another method, wrong numbers, or a conditional model: take
                 that of `for_label`.
         """
-        self._refuse_labels("impute")
+        labels.refuse("impute", self.num_classes)
         if method not in imputation.METHODS:
             raise ValueError(
                 f"method: expected one of {', '.join(imputation.METHODS)}, got {method!r}."
@@ -556,13 +556,6 @@ class VAE(Trainer):
                 f"the shape {tuple(y.shape[:-1])}."
             )
         return y
-
-    def _refuse_labels(self, name: str) -> None:
-        if self.num_classes is not None:
-            raise ValueError(
-                f"{name}: expected a model without labels, got a conditional one of "
-                f"{self.num_classes} classes. vae.for_label(y) is its model of one class."
-            )
 
     # ------------------------------------------------------------------ mathematics
 
