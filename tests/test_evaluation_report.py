@@ -254,8 +254,12 @@ def test_grey_images_under_a_bernoulli_are_remarked_on(images):
     (grey,) = remarks(0.5 * images)
     assert "no density of grey pixels" in grey
     (density,) = remarks(0.5 * images, "continuous_bernoulli")
-    assert "8 more" in density
-    assert remarks(images, "quantized_logistic") == ()
+    assert "7.99 more" in density
+    for likelihood in ("quantized_logistic", "quantized_logistic_mixture"):
+        assert remarks(images, likelihood) == ()
+        assert remarks(images * 77 / np.float32(255), likelihood) == ()
+        (between,) = remarks(0.5 * images, likelihood)
+        assert "values between" in between
 
 
 # --------------------------------------------------------------------- the page

@@ -24,7 +24,8 @@ class ImportanceSampling(common.Result):
             above `pareto_k_limit` neither the value nor its standard error is to be relied on.
         pareto_k_limit: ``min(1 - 1 / log10(S), 0.7)``.
         bits_per_dimension: ``-log p(x) / (log 2 * number of pixel values)``, shape (B,). For a
-            density of 8-bit pixels scaled to [0, 1], `log2(256) = 8` is to be added.
+            density of 8-bit pixels scaled to [0, 1], which then lie 1/255 apart, ``log2(255)`` =
+            7.99 is to be added.
         mean_log_likelihood: over the images; its error is that of another choice of images.
         mean_bits_per_dimension: over the images.
         monte_carlo_error: the part of `mean_log_likelihood`'s error that more samples would

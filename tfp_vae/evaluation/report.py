@@ -18,6 +18,7 @@ from tfp_vae.evaluation.elbo import elbo_terms
 from tfp_vae.evaluation.importance import importance_sampling
 from tfp_vae.evaluation.refinement import amortization_gap, check_betas, rate_distortion
 from tfp_vae.evaluation.usage import latent_usage
+from tfp_vae.layers import quantized
 from tfp_vae.vae import VAE
 
 _PARTS: dict[str, Callable[..., Any]] = {
@@ -216,7 +217,16 @@ def _remarks(likelihood: tfd.Distribution, x: np.ndarray) -> tuple[str, ...]:
         )
     if isinstance(base, (tfd.Normal, tfd.ContinuousBernoulli)):
         return (
-            "p(x) is a density of pixels in [0, 1]: of 8-bit pixels, the bits per dimension are 8 "
-            "more.",
+            "p(x) is a density of pixels in [0, 1]: of 8-bit pixels, which lie 1/255 apart, the "
+            "bits per dimension are log2(255) = 7.99 more.",
+        )
+    base = getattr(base, "components_distribution", base)
+    if (
+        isinstance(base, quantized.QuantizedLogistic)
+        and np.abs(255 * x - np.rint(255 * x)).max() > 0.01
+    ):
+        return (
+            "The likelihood is a probability of 8-bit pixels, 0/255 to 255/255, and the images "
+            "have values between: log p(x), the ELBO and the bits are those of no probability.",
         )
     return ()
