@@ -1,5 +1,6 @@
 """Models that are told the class: closed forms, labels of every kind, bad input."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -379,6 +380,13 @@ def test_a_run_on_labelled_images_is_resumed_as_if_never_stopped(run, tmp_path):
     assert whole.history()["test_elbo"] == resumed.history()["test_elbo"]
     assert (resumed.folder / "classes.png").exists()
     assert not (resumed.folder / "interpolation.png").exists()
+
+
+def test_a_run_goes_on_with_its_own_labels_alone(run):
+    data = run.load_data()
+    other = dataclasses.replace(data, y_train=data.y_train[::-1])
+    with pytest.raises(training.RunError, match="expected the labels that it was trained with"):
+        training.resume(run.folder, epochs=2, data=other, verbose=0)
 
 
 def test_the_figures_of_a_run_are_those_given_the_labels(run):

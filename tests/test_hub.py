@@ -86,6 +86,14 @@ def test_the_figures_are_those_of_the_run(run, tmp_path):
     assert row in (tmp_path / "a" / "README.md").read_text()
 
 
+def test_the_card_says_how_many_draws_the_objective_took(run, tmp_path, monkeypatch):
+    assert run.metrics()["test_draws"] == 1
+    metrics = {**run.metrics(), "test_draws": 3}
+    monkeypatch.setattr(training.Run, "metrics", lambda _: metrics)
+    elbo, *_ = figures(training.package(run, tmp_path / "a"))
+    assert "40 test images binarized at 0.5, 3 draws of z for each" in elbo["name"]
+
+
 def test_the_figures_of_a_report_are_added(run, report, tmp_path):
     parts = json.loads((report / "report.json").read_text())["parts"]
     *_, elbo, likelihood = figures(training.package(run, tmp_path / "a", report=report))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.runs import assert_same_run, contents, recipe
+from tests.runs import SETTINGS, assert_same_run, contents, recipe
 from tests.test_latent_diagnostics import events
 from tfp_vae import datasets, evaluation, recipes, training
 from tfp_vae.recipes import RecipeError
@@ -295,6 +295,22 @@ def test_channels_that_no_picture_can_show_are_refused_before_training(tmp_path)
     with pytest.raises(RunError, match=r"expected images of 1 or 3 channels, .* got 4"):
         training.train(recipe(tmp_path / "x.npy"), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [200, 7], ids=["other", "the same"])
+def test_a_schedule_of_another_number_of_steps_is_said(images, tmp_path, capsys, steps):
+    rate = {**SETTINGS["optimizer"]["learning_rate"], "decay_steps": steps - 2, "warmup_steps": 2,
+            "warmup_target": 1e-2}  # fmt: skip
+    one = recipe(images, epochs=1, **{"optimizer.learning_rate": rate})
+    training.train(one, tmp_path / "run")
+    said = "learning rate: its schedule is of 200 steps, this training of 7; see"
+    assert (said in capsys.readouterr().out) == (steps == 200)
+
+
+def test_many_draws_are_decoded_for_fewer_images_at_once(images):
+    parts = training.parts.split(datasets.load(images), recipe(images))
+    sizes = {draws: len(next(iter(parts.batches(parts.train, draws)))) for draws in (1, 50, 1000)}
+    assert sizes == {1: 102, 50: 10, 1000: 1}
 
 
 def test_what_is_not_drawn_is_said(images, tmp_path, capsys):

@@ -105,11 +105,11 @@ def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
     minimum = _support.check_number("free_bits", minimum)
     leading = list(range(kl.shape.rank - 1))
     total = tf.reduce_sum(tf.stop_gradient(kl), leading, keepdims=True)
-    count = tf.size(kl) // tf.shape(kl)[-1]
+    count = tf.cast(tf.size(kl) // tf.shape(kl)[-1], kl.dtype)
     if _support.replicas() > 1:
         context = tf.distribute.get_replica_context()
         total, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [total, count])
-    used = total > minimum * tf.cast(count, total.dtype)
+    used = total > minimum * count
     return tf.reduce_sum(tf.where(used, kl, tf.cast(minimum, kl.dtype)), -1)
 
 

@@ -32,6 +32,7 @@ def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[st
             "source": data.source,
             "image_shape": list(data.image_shape),
             "fingerprint": fingerprint(data),
+            **({"labels": label_sum(data)} if recipe.conditional else {}),
         },
         "versions": {
             "tfp_vae": __version__,
@@ -50,6 +51,14 @@ def fingerprint(data: datasets.ImageData) -> str:
     for images in (data.x_train, data.x_test):
         digest.update(str(images.shape).encode())
         digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+def label_sum(data: datasets.ImageData) -> str:
+    """SHA-256 of the training and test labels, which a conditional model is trained on too."""
+    digest = hashlib.sha256()
+    for labels in (data.y_train, data.y_test):
+        digest.update(b"" if labels is None else np.asarray(labels, np.int64).tobytes())
     return digest.hexdigest()
 
 

@@ -15,7 +15,15 @@ from tfp_vae import _files, datasets
 from tfp_vae._version import __version__
 from tfp_vae.datasets import files
 from tfp_vae.recipes import Recipe, RecipeError
-from tfp_vae.training.contents import ENTRIES, FORMAT, SUM, content_sum, fingerprint, summed
+from tfp_vae.training.contents import (
+    ENTRIES,
+    FORMAT,
+    SUM,
+    content_sum,
+    fingerprint,
+    label_sum,
+    summed,
+)
 from tfp_vae.training.models import RunError, check_file, open_sealed
 from tfp_vae.vae import VAE
 
@@ -250,6 +258,12 @@ class Run:
             raise RunError(
                 f"{self.folder}: expected the images of {self.about['data']['source']}, got others "
                 f"from {data.source}."
+            )
+        labels = self.about["data"].get("labels")
+        if labels is not None and labels != label_sum(data):
+            raise RunError(
+                f"{self.folder}: expected the labels that it was trained with, got others from "
+                f"{data.source}."
             )
         return data
 

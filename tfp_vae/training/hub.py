@@ -111,7 +111,8 @@ def package(
 
 
 def _of_run(metrics: dict[str, Any], conditional: bool) -> list[_Figure]:
-    count, one = metrics["test_images"], "one draw of z for each"
+    count, draws = metrics["test_images"], metrics.get("test_draws", 1)
+    one = f"{'one draw' if draws == 1 else f'{draws} draws'} of z for each"
     figures = [
         _Figure(name, words, metrics[f"test_{name}"], None, count, one)
         for name, words in (

@@ -1,30 +1,27 @@
 """`train` and `resume`: carry out a recipe, epoch by epoch, so that any stop loses one at most."""
 
 import contextlib
-import dataclasses
 import math
 import pathlib
-import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
-from tfp_vae import _support, callbacks, datasets, evaluation
+from tfp_vae import _support, callbacks, datasets
 from tfp_vae.recipes import Recipe
 from tfp_vae.training import pictures, replay
 from tfp_vae.training.contents import describe
+from tfp_vae.training.ending import finish
 from tfp_vae.training.folder import Run
+from tfp_vae.training.keeper import Keeper, Progress, kept
 from tfp_vae.training.locks import locked
-from tfp_vae.training.logs import Logs
 from tfp_vae.training.models import RunError
 from tfp_vae.training.networks import build
 from tfp_vae.training.parts import Parts, split
 from tfp_vae.training.speed import SpeedBar
 from tfp_vae.training.workers import Team
 from tfp_vae.vae import VAE
-
-_LIKELIHOOD_IMAGES, _LIKELIHOOD_SAMPLES = 500, 100
-_LATENT_IMAGES = 1000
 
 
 def train(
@@ -187,7 +184,8 @@ def _continue(
         verbose = 0
     say = print if verbose else _silent
     say(f"data: {data.name}: {data.source}", flush=True)
-    keeper = Keeper(run, progress, parts, say, tensorboard, team)
+    draws = vae.objective.num_samples
+    keeper = Keeper(run, progress, parts, draws, say, tensorboard, team)
     # From here on the folder is written to: all that could be refused was.
     if team.chief:
         if state is not None:
@@ -200,13 +198,14 @@ def _continue(
     recipe = run.recipe
     say(f"validation: {_support.count(parts.validation):,} of the training images are held out")
     if progress.epoch < epochs:
+        say(_of_schedule(recipe, _support.count(parts.train), epochs), end="", flush=True)
         say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         drop = team.replicas > 1
         own = [callbacks.StopAtNonFinite(), keeper.timer, *keeper.latent, keeper]
         try:
             vae.fit(
                 team.shared(parts.training_batches(progress.epoch, drop)),
-                validation_data=team.shared(parts.batches(parts.validation)),
+                validation_data=team.shared(parts.batches(parts.validation, draws)),
                 initial_epoch=progress.epoch,
                 epochs=epochs,
                 verbose=verbose,
@@ -215,19 +214,27 @@ def _continue(
         except callbacks.NonFiniteError as error:
             # With several replicas a second look would take all of them.
             found = None if drop else replay.culprit(run, vae, parts, error)
-            raise RunError(f"{found or error} {_kept(progress.epoch)}") from error
+            raise RunError(f"{found or error} {kept(progress.epoch)}") from error
     else:
         say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
     if team.chief:
-        _finish(run, keeper, data, say)
+        finish(run, keeper, data, say)
     team.wait()
     return run if team.chief else Run(run.folder)  # as the chief has left it
 
 
-def _kept(done: int) -> str:
+def _of_schedule(recipe: Recipe, images: int, epochs: int) -> str:
+    """A line where the learning rate falls over another number of steps than there will be."""
+    rate = recipe.optimizer.get("learning_rate")
+    if not isinstance(rate, Mapping) or "decay_steps" not in rate:
+        return ""
+    planned = rate["decay_steps"] + rate.get("warmup_steps", 0)
+    steps = math.ceil(images / recipe.batch_size) * recipe.passes * epochs
+    if planned == steps:
+        return ""
     return (
-        f"The run is kept as it was after epoch {done}; try a lower optimizer.learning_rate in a "
-        "new folder."
+        f"learning rate: its schedule is of {planned:,} steps, this training of {steps:,}; see "
+        "optimizer.learning_rate in the recipe\n"
     )
 
 
@@ -240,178 +247,3 @@ def _remedy(folder: Any) -> str:
 
 def _silent(*_: Any, **__: Any) -> None:
     pass
-
-
-# ---------------------------------------------------------------------- epochs
-
-
-@dataclasses.dataclass
-class Progress:
-    """What of a run is not a variable of the model."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    latent: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # see LatentDiagnostics
-
-
-class Keeper(keras.callbacks.Callback):
-    """After each epoch: the test ELBO, the state in one file, and all that is made from it."""
-
-    def __init__(
-        self,
-        run: Run,
-        progress: Progress,
-        parts: Parts,
-        say: Any,
-        tensorboard: bool,
-        team: Team,
-    ) -> None:
-        super().__init__()
-        self.run, self.progress, self.parts, self.say = run, progress, parts, say
-        self.chief = team.chief
-        self.timer = callbacks.EpochTimer()
-        self.frames = pictures.EpochPictures(
-            run, parts.binarized(_support.take(parts.test, slice(16)))
-        )
-        self.test = team.shared(parts.batches(parts.test))
-        logs = Logs(run)
-        asked = self.chief and (tensorboard or logs.folder.is_dir())  # who has them goes on
-        self.events = logs if asked else None
-        self.latent: list[keras.callbacks.Callback] = []
-        if _support.count(parts.validation) > 1:  # of one image there is no variance
-            first = _support.take(parts.validation, slice(_LATENT_IMAGES))
-            images = parts.binarized(first)
-            watch = callbacks.LatentDiagnostics(
-                images, seed=run.recipe.seed, log_dir=logs.folder if asked else None
-            )
-            watch.rows = progress.latent
-            self.latent.append(watch)
-
-    def publish(self, vae: VAE) -> None:
-        """Write what others read of the epoch that the state holds.
-
-        After the state: whatever a kill prevents, the next process makes up for from it.
-        """
-        run, progress = self.run, self.progress
-        self.frames.write(vae, progress.epoch)
-        if progress.epoch == 0:
-            return
-        run.save_model("last", vae, progress.epoch)
-        if progress.best_epoch == progress.epoch:
-            for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder)):
-                run.save_model(name, part, progress.epoch)
-            run.save_model("model", vae, progress.epoch)
-        run.write_table("history.csv", progress.history)
-        if progress.latent:
-            run.write_latent(progress.latent)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        if self.progress.epoch == 0 and self.chief:
-            self.run.save_state(self.model, vars(self.progress))
-            self.publish(self.model)
-            if self.events:
-                self.events.picture(0)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = dict(logs or {})
-        seconds = self.timer.seconds[-1]
-        number, progress = epoch + 1, self.progress
-        for name, value in logs.items():
-            if not math.isfinite(value):
-                raise RunError(
-                    f"epoch {number}: expected a finite {name}, got {value}."
-                    f"{callbacks.finite.spoiled(self.model)} {_kept(progress.epoch)}"
-                )
-        # All workers take part, also in what they hear of it: only the writing is the chief's.
-        tested = self.model.evaluate(self.test, return_dict=True, verbose=0)
-        logs |= {f"test_{name}": value for name, value in tested.items() if name != "loss"}
-        row = {"epoch": number, "seconds": seconds, **logs}
-        for name, value in row.items():
-            # A column that an older version did not keep begins with NaN.
-            progress.history.setdefault(name, [math.nan] * progress.epoch).append(float(value))
-        # The negative ELBO, unless the KL's weight is not 1: of an autoencoder the ELBO is best
-        # before it has learnt anything.
-        best = logs["val_loss"] < progress.best_loss
-        if best:
-            progress.best_epoch, progress.best_loss = number, float(logs["val_loss"])
-        progress.epoch = number
-        if not self.chief:
-            return
-        self.run.save_state(self.model, vars(progress))
-        self.publish(self.model)
-        if self.events:
-            self.events.figures(row)
-            self.events.picture(number)
-        units = logs.get("active_units")
-        used = f", {units} of {self.model.latent_dim} units active" if units is not None else ""
-        self.say(
-            f"epoch {number}/{self.run.recipe.epochs}: test ELBO {logs['test_elbo']:.2f} nats "
-            f"(reconstruction {logs['test_reconstruction']:.2f}, KL {logs['test_kl']:.2f}), "
-            f"validation {logs['val_elbo']:.2f}{' (best)' if best else ''}{used}, {seconds:.1f} s, "
-            f"{_support.count(self.parts.train) * self.run.recipe.passes / seconds:,.0f} images/s",
-            flush=True,
-        )
-
-
-# ---------------------------------------------------------------------- end
-
-
-def _finish(run: Run, keeper: Keeper, data: datasets.ImageData, say: Any) -> None:
-    """Pictures and figures of the best epoch."""
-    vae, parts, progress = run.load_model(), keeper.parts, keeper.progress
-    x_test = parts.binarized(parts.test)
-    start = time.perf_counter()
-    written = pictures.write_final(run, vae, data, x_test, progress.history, run.latent(), say)
-    if keeper.events:
-        keeper.events.latent_space(vae, data, x_test)
-    drawing = keeper.frames.seconds + time.perf_counter() - start
-    seed = run.recipe.seed
-    images = _support.take(x_test, slice(_LIKELIHOOD_IMAGES))
-    count = _support.count(images)
-    say(f"likelihood of {count} test images, {_LIKELIHOOD_SAMPLES} importance samples each:")
-    likelihood = evaluation.importance_sampling(
-        vae, images, _LIKELIHOOD_SAMPLES, seed, verbose="auto" if say is print else 0
-    )
-    best = progress.best_epoch - 1
-    tested = {
-        name: values[best]
-        for name, values in progress.history.items()
-        if name[:5] == "test_" or name == "active_units"
-    }
-    trained = sum(progress.history["seconds"])
-    metrics = {
-        "recipe": run.recipe.name,
-        "remark": run.recipe.remark,
-        "dataset": data.name,
-        "source": data.source,
-        "binarization": run.recipe.binarization,
-        "training_images": _support.count(parts.train),
-        "validation_images": _support.count(parts.validation),
-        "test_images": _support.count(parts.test),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "validation_elbo": progress.history["val_elbo"][best],
-        **tested,
-        "last_test_elbo": progress.history["test_elbo"][-1],
-        "log_likelihood": likelihood.mean_log_likelihood.mean,
-        "log_likelihood_standard_error": likelihood.mean_log_likelihood.standard_error,
-        "log_likelihood_monte_carlo_error": likelihood.monte_carlo_error,
-        "log_likelihood_images": count,
-        "log_likelihood_importance_samples": _LIKELIHOOD_SAMPLES,
-        "latent_dimensions": vae.latent_dim,
-        "parameters": int(vae.count_params()),
-        "encoder_parameters": int(vae.encoder.count_params()),
-        "decoder_parameters": int(vae.decoder.count_params()),
-        "seconds_of_training": trained,
-        "seconds_for_each_epoch": trained / progress.epoch,
-        "seconds_of_pictures_in_this_process": drawing,
-    }
-    run.write_metrics(metrics)
-    say(
-        f"{run.recipe.name} on {data.name}: test ELBO {metrics['test_elbo']:.2f} nats at the best "
-        f"epoch, {progress.best_epoch} of {progress.epoch}; {trained:.0f} s of training\n"
-        f"written to {run.folder.resolve()}: model.keras, last.keras, encoder.keras, "
-        f"decoder.keras, history.csv, metrics.json, {', '.join(written)}"
-    )

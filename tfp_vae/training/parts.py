@@ -33,11 +33,14 @@ class Parts:
             initial_epoch=epoch * self.recipe.passes,
         ).repeat(self.recipe.passes)
 
-    def batches(self, part: Any) -> Any:
-        """For evaluation: in order, with one draw that never changes if the recipe draws."""
+    def batches(self, part: Any, draws: int) -> Any:
+        """For evaluation: in order, with one draw of pixels that never changes if the recipe draws.
+
+        `draws` of z are decoded at once for each image: the more, the fewer images.
+        """
         return datasets.pipeline(
             *_support.split_labels(part),
-            batch_size=500,
+            batch_size=max(1, 500 // draws),
             binarization=self.recipe.binarization,
             training=False,
             seed=self.recipe.seed,
