@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tensorflow_probability import distributions as tfd
 
 from tests.models import SHAPE, small_vae
 from tfp_vae import layers, objectives, priors
@@ -90,7 +91,16 @@ PRIORS = [
     pytest.param(lambda: priors.StandardNormal(D), id="standard normal"),
     pytest.param(lambda: priors.GaussianMixture(D, 2, seed=0), id="mixture"),
     pytest.param(lambda: priors.AutoregressiveFlow(D, 2, (8,), seed=0), id="flow"),
+    pytest.param(lambda: priors.FixedPrior(tfd.Sample(tfd.Normal(0.0, 1.0), D)), id="fixed"),
+    pytest.param(lambda: vamp(D).prior, id="vamp"),
 ]
+
+
+def vamp(latent_dim):
+    """A model whose prior is a mixture of its own posteriors."""
+    return small_vae(
+        priors.VampPrior(latent_dim, SHAPE, 3, seed=0), latent_dim=latent_dim, use_exact_kl=False
+    )
 
 
 @pytest.mark.parametrize(("layer", "closed_form"), POSTERIORS)
@@ -151,14 +161,44 @@ def test_a_scale_of_pixels_beyond_the_limit_comes_back(log_scale):
 HEADS = [(-1e4, -1e4), (-1e4, 1e4), (1e4, -1e4), (1e4, 1e4), (0.0, -104.0), (0.0, 104.0)]
 
 
+MODELS = [
+    pytest.param(lambda: small_vae(use_exact_kl=True), id="exact"),
+    pytest.param(lambda: small_vae(use_exact_kl=False), id="monte carlo"),
+    pytest.param(lambda: vamp(2), id="vamp"),
+]
+
+
 @pytest.mark.parametrize(("encoder", "decoder"), HEADS)
-@pytest.mark.parametrize("use_exact_kl", [True, False], ids=["exact", "monte carlo"])
-def test_the_elbo_of_a_model(encoder, decoder, use_exact_kl, rng):
+@pytest.mark.parametrize("make", MODELS)
+def test_the_elbo_of_a_model(encoder, decoder, make, rng):
     """Biases of the last layers, which are mean and log-variance, and logits."""
-    vae = small_vae(use_exact_kl=use_exact_kl)
+    vae = make()
     for network, bias in ((vae.encoder, encoder), (vae.decoder, decoder)):
         last = [layer for layer in network.layers if getattr(layer, "bias", None) is not None][-1]
         last.bias.assign(tf.fill(last.bias.shape, bias))
+    x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
+    with tf.GradientTape() as tape:
+        elbo = vae.elbo(x, seed=0)
+    assert np.isfinite(elbo).all()
+    for slope in tape.gradient(elbo, [v.value for v in vae.trainable_variables]):
+        assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("factor", [3, 30])
+def test_flows_whose_weights_are_far_too_large(factor, rng):
+    """Posterior and prior: the log-scales would be in the thousands, were they not limited.
+
+    Of weights around 100 in all these layers the true density is beyond what float32 holds.
+    """
+    vae = small_vae(
+        priors.AutoregressiveFlow(2, 2, (8,), seed=0),
+        posterior={"name": "iaf", "num_flows": 2, "units": [8], "context_size": 2},
+        use_exact_kl=False,
+    )
+    flows = [*vae.encoder.layers[-1].weights, *vae.prior.weights]
+    assert len({id(v) for v in flows}) > 8
+    for variable in {id(v): v for v in flows}.values():
+        variable.assign(rng.normal(size=variable.shape) * factor)
     x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
     with tf.GradientTape() as tape:
         elbo = vae.elbo(x, seed=0)
