@@ -403,7 +403,17 @@ NPZ_FAILURES = [
     (
         "negative-label",
         _npz_bytes(**{**GOOD, "y_test": np.array([0, -1, 1])}),
-        r"\[y_test\]: expected labels of at least 0, got -1",
+        r"\[y_test\]: expected classes from 0 to 99,999, got -1",
+    ),
+    (
+        "label-beyond-int64",
+        _npz_bytes(**{**GOOD, "y_test": np.array([0, 2**64 - 1, 1], np.uint64)}),
+        r"\[y_test\]: expected classes from 0 to 99,999, got 18446744073709551615",
+    ),
+    (
+        "numbers-that-are-no-classes",
+        _npz_bytes(**{**GOOD, "y_test": np.array([0, 10**7, 1])}),
+        r"\[y_test\]: expected classes from 0 to 99,999, got 10000000",
     ),
     (
         "no-images",
@@ -688,7 +698,7 @@ def test_silent_server_is_given_up(tmp_path, monkeypatch, answer):
         started = time.monotonic()
         with pytest.raises(DatasetError, match=r"the download failed: .*timed out"):
             datasets.load("mnist", timeout=0.4)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         assert _leftovers(tmp_path) == []
         listening.shutdown(socket.SHUT_RDWR)
         for connection in held:
@@ -706,7 +716,7 @@ def test_look_up_of_a_name_that_hangs_is_given_up(monkeypatch):
     started = time.monotonic()
     with pytest.raises(DatasetError, match=r"cannot be reached: no answer within 0\.2 s"):
         datasets.load("mnist", timeout=0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     release.set()
 
 
@@ -764,6 +774,8 @@ BAD_CALLS = [
     ("absent-path", {"name": "there/is.npz"}, "expected a file or folder, got nothing"),
     ("other-file", {"name": __file__}, "expected a .npz or .npy file .* ending in '.py'"),
     ("file-as-folder", {"data_dir": __file__}, "data_dir: expected a folder, got the file"),
+    ("nobody's-folder", {"data_dir": "~nobody-of-that-name/x"}, "data_dir: expected the folder of"),
+    ("nobody's-images", {"name": "~nobody-of-that-name/x"}, "name: expected the folder of a user"),
     ("absent-folder", {"data_dir": "not/there"}, "data_dir: expected a folder, got not/there"),
     ("timeout", {"timeout": 0}, "timeout: expected seconds above 0, got 0"),
     ("timeout-nan", {"timeout": float("nan")}, "timeout: expected seconds above 0, got nan"),

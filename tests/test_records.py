@@ -1,5 +1,6 @@
 """TFRecord folders: what is read is what was written, in a law of its own for each epoch."""
 
+import json
 import shutil
 import sys
 import types
@@ -91,6 +92,24 @@ def test_parts_of_workers_draw_apart(tmp_path):
     assert abs(same.mean() - 0.5) < 4 * 0.5 / np.sqrt(32 * 16)
 
 
+def test_zeros_and_ones_of_all_pieces_together_are_no_bytes(tmp_path):
+    black, binary = np.zeros((2, 4, 4, 1), "uint8"), np.ones((2, 4, 4, 1), "uint8")
+    with pytest.raises(DatasetError, match=r"expected uint8 pixels .* got none above 1"):
+        datasets.write_records(tmp_path / "a", [black, binary])
+    datasets.write_records(tmp_path / "b", [black, 255 * binary, binary])
+    with pytest.raises(DatasetError, match="there is no such file"):
+        datasets.stream(tmp_path / "a")
+
+
+def test_an_index_of_another_shape_is_no_fewer_images(tmp_path):
+    datasets.write_records(tmp_path, [np.full((8, 4, 4, 1), 9, "uint8")])
+    index = tmp_path / "records.json"
+    text = "".join(index.read_text().split())
+    index.write_text(text.replace('"image_shape":[4,4,1]', '"image_shape":[4,4,2]'))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(datasets.stream(tmp_path, batch_size=4))
+
+
 def test_labels_stay_with_their_images(folder, arrays):
     x, y = read(folder, batch_size=10)
     np.testing.assert_array_equal(x, np.divide(arrays[0][y], 255, dtype=np.float32))
@@ -132,6 +151,13 @@ BAD_INDEX = [
     pytest.param(lambda p: (p / "records.json").write_text("[]"), "damaged or other", id="list"),
     pytest.param(
         lambda p: (p / "records.json").write_text(
+            json.dumps({**json.loads((p / "records.json").read_text()), "splits": {"train": []}})
+        ),
+        "damaged or other",
+        id="no files",
+    ),
+    pytest.param(
+        lambda p: (p / "records.json").write_text(
             (p / "records.json").read_text().replace('"train-00000', '"../train-00000')
         ),
         "damaged or other",
@@ -169,7 +195,10 @@ BAD_CALLS = [
     pytest.param({"batch_size": 200, "drop_remainder": True}, "at most the 103", id="batch"),
     pytest.param({"binarization": "half"}, "binarization", id="binarization"),
     pytest.param({"shuffle_buffer": 0}, "shuffle_buffer", id="buffer"),
-    pytest.param({"shard": (2, 2)}, "shard: expected an index below", id="shard"),
+    pytest.param({"shard": (2, 2)}, "shard: expected an index and a count above", id="shard"),
+    pytest.param({"shard": 3}, "shard: expected an index and a count above it, got 3", id="part"),
+    pytest.param({"image_size": 4}, r"image_size: expected \(height, width\), got 4", id="size"),
+    pytest.param({"image_size": (0, 4)}, "image_size: expected an integer of at", id="no height"),
     pytest.param({"seed": -1}, "seed", id="seed"),
     pytest.param({"initial_epoch": -1}, "initial_epoch", id="epoch"),
 ]  # fmt: skip

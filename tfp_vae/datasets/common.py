@@ -1,8 +1,14 @@
 """What the other files of this folder share: the error, the result, the checks of arrays."""
 
 import dataclasses
+import pathlib
+from typing import Any
 
 import numpy as np
+
+from tfp_vae import _support
+
+MOST_CLASSES = 100_000  # a name and a place in memory for each; numbers beyond are no classes
 
 
 class DatasetError(ValueError):
@@ -117,6 +123,45 @@ def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32, order="C")
 
 
+def refuse_binary_bytes(where: str, highest: int) -> None:
+    """Refuse uint8 zeros and ones: divided by 255 they would be all but black, in silence.
+
+    Raises:
+        DatasetError: the highest value is 1.
+    """
+    if highest == 1:
+        raise DatasetError(
+            f"{where}: expected uint8 pixels in 0..255, got none above 1. Save pixels that are "
+            "already in [0, 1] as float32."
+        )
+
+
+def check_image_size(size: Any) -> tuple[int, int] | None:
+    """(height, width), or `None` for `None`.
+
+    Raises:
+        DatasetError: something else.
+    """
+    if size is None:
+        return None
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise DatasetError(f"image_size: expected (height, width), got {size!r}.")
+    height, width = (_support.check_positive_int("image_size", n) for n in size)
+    return height, width
+
+
+def expanded(label: str, path: Any) -> pathlib.Path:
+    """`path` with its ``~`` replaced.
+
+    Raises:
+        DatasetError: there is no such user.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise DatasetError(f"{label}: expected the folder of a user, got {str(path)!r}.") from None
+
+
 def to_labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
     """Class numbers as int64 of shape (`count`,), from integers of shape (N,) or (N, 1).
 
@@ -134,6 +179,9 @@ def to_labels(where: str, labels: np.ndarray, count: int) -> np.ndarray:
         raise DatasetError(
             f"{where}: expected one label for each of {count:,} images, got {len(labels):,}."
         )
-    if labels.min() < 0:
-        raise DatasetError(f"{where}: expected labels of at least 0, got {labels.min()}.")
+    wrong = labels[(labels < 0) | (labels >= MOST_CLASSES)]
+    if len(wrong):
+        raise DatasetError(
+            f"{where}: expected classes from 0 to {MOST_CLASSES - 1:,}, got {wrong[0]}."
+        )
     return labels.astype(np.int64)

@@ -39,7 +39,8 @@ _DAMAGE = (
     MemoryError,
     NotImplementedError,  # a zip's unknown compression
     RuntimeError,  # a zip with a password
-    SyntaxError,  # a header of .npy that is no Python literal,
+    TypeError,  # a header of .npy with a shape of booleans
+    SyntaxError,  # that is no Python literal,
     tokenize.TokenError,  # or that ends within one,
     RecursionError,  # or has a thousand brackets
     struct.error,

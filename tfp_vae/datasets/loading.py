@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfp_vae import _support
 from tfp_vae.datasets import own, places, tfds
 from tfp_vae.datasets.common import (
     AbsentError,
     DatasetError,
     ImageData,
+    check_image_size,
     check_seed,
     counts,
+    expanded,
     to_labels,
     to_unit_images,
 )
@@ -120,7 +121,7 @@ def locate(name: str | os.PathLike[str]) -> str:
     Raises:
         DatasetError: neither.
     """
-    return _known_name(name) or str(pathlib.Path(name).expanduser().resolve())
+    return _known_name(name) or str(expanded("name", name).resolve())
 
 
 def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
@@ -167,7 +168,7 @@ def _known_name(name: str | os.PathLike[str]) -> str | None:
     known = _SPELLINGS.get(name.lower().replace("-", "").replace("_", ""))
     if known is not None:
         return known
-    path = pathlib.Path(name).expanduser()
+    path = expanded("name", name)
     if path.exists() or path.suffix in (".npz", ".npy") or "/" in name or os.sep in name:
         return None
     names = list(_SPELLINGS.values())
@@ -186,14 +187,9 @@ def _load_path(
     image_size: Sequence[int] | None,
     grayscale: bool | None,
 ) -> ImageData:
-    path = path.expanduser()
+    path = expanded("name", path)
     if path.is_dir():
-        size = None
-        if image_size is not None:
-            if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-                raise DatasetError(f"image_size: expected (height, width), got {image_size!r}.")
-            height, width = (_support.check_positive_int("image_size", n) for n in image_size)
-            size = height, width
+        size = check_image_size(image_size)
         return own.load_folder(path.resolve(), size, grayscale, test_fraction, seed)
     if not path.exists():
         raise DatasetError(f"{path}: expected a file or folder, got nothing of that name.")

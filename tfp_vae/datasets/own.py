@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from tfp_vae.datasets import files
-from tfp_vae.datasets.common import DatasetError, ImageData, counts, to_labels, to_unit_images
+from tfp_vae.datasets.common import (
+    DatasetError,
+    ImageData,
+    counts,
+    refuse_binary_bytes,
+    to_labels,
+    to_unit_images,
+)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _GREY = ("1", "L", "LA", "La")  # modes of Pillow
@@ -141,12 +148,8 @@ def load_arrays(path: pathlib.Path, test_fraction: float, seed: int) -> ImageDat
 
 
 def _not_binary(where: str, images: np.ndarray) -> np.ndarray:
-    """Refuse uint8 zeros and ones: divided by 255 they would be all but black, in silence."""
-    if images.dtype == np.uint8 and images.size and images.max() == 1:
-        raise DatasetError(
-            f"{where}: expected uint8 pixels in 0..255, got none above 1. Save pixels that are "
-            "already in [0, 1] as float32."
-        )
+    if images.dtype == np.uint8 and images.size:
+        refuse_binary_bytes(where, images.max())
     return images
 
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tfp_vae.datasets import files
-from tfp_vae.datasets.common import AbsentError, DatasetError
+from tfp_vae.datasets.common import AbsentError, DatasetError, expanded
 
 DATA_DIR_VARIABLE = "TFP_VAE_DATA_DIR"
 CACHE = "Keras' cache"
@@ -171,7 +171,7 @@ def folders(data_dir: str | os.PathLike[str] | None) -> list[tuple[str, pathlib.
     for label, value in named:
         if value is None or not os.fspath(value):
             continue
-        folder = pathlib.Path(value).expanduser()
+        folder = expanded(label, value)
         if folder.exists() and not folder.is_dir():
             raise DatasetError(
                 f"{label}: expected a folder, got the file {folder}. To read one file of your own, "

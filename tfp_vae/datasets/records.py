@@ -11,7 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_vae import _files, _support
-from tfp_vae.datasets.common import DatasetError, to_labels, to_unit_images
+from tfp_vae.datasets.common import (
+    DatasetError,
+    refuse_binary_bytes,
+    to_labels,
+    to_unit_images,
+)
 
 INDEX = "records.json"
 _FORMAT = 1
@@ -88,6 +93,7 @@ def write_records(
 def _examples(pieces: Iterable[Any], facts: dict[str, Any]) -> Iterator[bytes]:
     """Serialized examples; the first piece fills `facts`, the others must agree with them."""
     features = tf.train.Feature
+    highest = 0
     for number, piece in enumerate(pieces):
         where = f"piece {number}"
         images, labels = _support.split_labels(piece)
@@ -102,6 +108,8 @@ def _examples(pieces: Iterable[Any], facts: dict[str, Any]) -> Iterator[bytes]:
         for key, value in found.items():
             if facts.setdefault(key, value) != value:
                 raise DatasetError(f"{where}: expected {key} {facts[key]}, got {value}.")
+        if as_bytes and images.size:
+            highest = max(highest, int(images.max()))
         if labels is not None:
             labels = to_labels(where, np.asarray(labels), len(images))
         for i in range(len(images)):
@@ -110,6 +118,7 @@ def _examples(pieces: Iterable[Any], facts: dict[str, Any]) -> Iterator[bytes]:
             if labels is not None:
                 feature["label"] = features(int64_list=tf.train.Int64List(value=[labels[i]]))
             yield tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    refuse_binary_bytes("pieces", highest)  # of all together: one of them may be black
 
 
 def read_index(folder: pathlib.Path) -> dict[str, Any]:
@@ -124,6 +133,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
         files = [file for files in index["splits"].values() for file in files]
         whole = (
             index["format"] == _FORMAT
+            and all(index["splits"].values())
             and len(index["image_shape"]) == 3
             and index["dtype"] in ("uint8", "float32")
             and isinstance(index["labels"], bool)

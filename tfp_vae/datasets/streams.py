@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.datasets import own, records, tfds
-from tfp_vae.datasets.common import DatasetError, check_seed
+from tfp_vae.datasets.common import DatasetError, check_image_size, check_seed
 from tfp_vae.datasets.pipelines import binary_batch, check_method
 
 _DAMAGED = "!"  # before the name of a file; no record begins with it
@@ -97,7 +97,8 @@ class _Records(_Source):
         with tf.control_dependencies([_no_damage(batch)]):
             found = tf.io.parse_example(tf.identity(batch), described)
         pixels = tf.io.decode_raw(found["image"], self.dtype)
-        pixels = tf.reshape(pixels, [-1, *self.shape])
+        # As many images as records: another shape in a damaged index is an error.
+        pixels = tf.reshape(pixels, [tf.shape(batch)[0], *self.shape])
         if self.dtype == "uint8":
             pixels = tf.cast(pixels, tf.float32) / 255
         return pixels, found.get("label")
@@ -263,11 +264,12 @@ def stream(
     check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)
     shuffle_buffer = _support.check_positive_int("shuffle_buffer", shuffle_buffer)
-    seed = check_seed(seed)
+    seed, image_size = check_seed(seed), check_image_size(image_size)
     first_epoch = _support.check_int("initial_epoch", initial_epoch, 0)
-    part, parts = shard
+    pair = isinstance(shard, (tuple, list)) and len(shard) == 2
+    part, parts = shard if pair else (-1, 0)
     if not 0 <= part < parts:
-        raise DatasetError(f"shard: expected an index below the count, got {shard!r}.")
+        raise DatasetError(f"shard: expected an index and a count above it, got {shard!r}.")
     stored_images: _Source
     folder = pathlib.Path(source)
     has_records = any(folder.glob("*.tfrecord")) or (folder / records.INDEX).exists()
