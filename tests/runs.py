@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -142,8 +143,9 @@ def start(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with (tmp_path / "said").open("w") as said:
             process = subprocess.Popen(
-                arguments, env=environment, stdout=subprocess.DEVNULL, stderr=said
-            )
+                arguments, env=environment, stdout=subprocess.DEVNULL, stderr=said,
+                preexec_fn=heeds_interrupts,
+            )  # fmt: skip
         started.append(process)
         return process
 
@@ -151,6 +153,11 @@ def start(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+
+
+def heeds_interrupts():
+    """For a new process: also where the tests run in the background of a shell, which do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(process, condition):

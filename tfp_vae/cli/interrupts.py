@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -27,9 +28,10 @@ def insistent() -> Iterator[None]:
     if not ours:
         yield
         return
-    before = signal.getsignal(signal.SIGALRM)
+    before, unraisable = signal.getsignal(signal.SIGALRM), sys.unraisablehook
     signal.signal(signal.SIGALRM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    sys.unraisablehook = lambda lost: _is_interrupt(lost) or unraisable(lost)
     try:
         with blamed():
             yield
@@ -37,6 +39,7 @@ def insistent() -> Iterator[None]:
         heard()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = unraisable
 
 
 @contextlib.contextmanager
@@ -60,6 +63,11 @@ def heard() -> None:
     _asked = False
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_interrupt(lost: Any) -> bool:
+    """Whether Python is about to print the traceback of an interrupt, which comes again."""
+    return lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt)
 
 
 def _interrupt(*_: Any) -> None:
