@@ -142,7 +142,7 @@ class Commands(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         os.environ["COLUMNS"] = "90"
-        parser = cli._parser()
+        parser = cli.parser()
         (group,) = (act.choices for act in parser._actions if isinstance(act.choices, dict))
         found: list[nodes.Node] = [self.help(parser)]
         for name, command in group.items():

@@ -58,6 +58,8 @@ def rate(text: str) -> float:
 
 def writable(folder: pathlib.Path) -> pathlib.Path:
     """The folder, made if need be. Asked before training, not after it."""
+    if (folder / "run.json").exists():
+        raise ValueError(f"--out: expected another folder, got {folder}, which holds a run.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

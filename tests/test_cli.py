@@ -172,7 +172,7 @@ def test_what_is_written_is_what_the_model_says(trained, tmp_path, capsys):
         np.testing.assert_allclose(arrays["mean"], q.mean(), rtol=1e-4, atol=1e-6)
 
 
-OF_A_PLAIN_RUN = [name for name in cli._PICTURES if name != "classes"]
+OF_A_PLAIN_RUN = [name for name in cli.arguments.PICTURES if name != "classes"]
 
 
 @pytest.mark.parametrize("picture", OF_A_PLAIN_RUN)
@@ -243,6 +243,21 @@ def test_anomaly_scores_by_the_images_that_the_run_held_out(kind, trained, tmp_p
     assert np.ptp(iio.imread(out.with_suffix(".png"))) > 50
 
 
+def test_the_first_so_many_images_are_encoded(trained, tmp_path, capsys):
+    path = tmp_path / "few.csv"
+    assert result_of(capsys, "encode", trained[0], "--images", 5, "--out", path)["images"] == 5
+    whole = tmp_path / "all.csv"
+    result_of(capsys, "encode", trained[0], "--out", whole)
+    assert path.read_text().splitlines() == whole.read_text().splitlines()[:6]
+
+
+def test_fewer_images_than_are_shown_by_default(trained, tmp_path, capsys):
+    x = datasets.load("digits").x_test[:3]
+    np.savez(tmp_path / "few.npz", x_train=x, x_test=x)
+    options = ["--dataset", tmp_path / "few.npz", "--out", tmp_path / "r.png"]
+    assert result_of(capsys, "reconstruct", trained[0], *options)["images"] == 3
+
+
 def test_anomaly_of_other_images(trained, tmp_path, capsys):
     """Of digits and their inverse in one file: the second half is the strange one."""
     x = datasets.load("digits").x_test[:15]
@@ -300,6 +315,8 @@ BAD = [
     pytest.param(["impute", "absent"], "absent: there is no such file", id="impute absent"),
     pytest.param(["anomaly", "{model}"], "expected the folder of a run, whose validation images",
                  id="nothing to calibrate with"),
+    pytest.param(["interpolate", "{model}", "--dataset", "digits", "--label", "3"],
+                 "--label: expected no class of this model, got 3", id="label without classes"),
     pytest.param(["plot", "latent", "{model}"], "latent needs the folder of a run", id="latent"),
 ]  # fmt: skip
 
@@ -343,6 +360,24 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(arguments, capsys):
     assert "usage: tfp-vae" in capsys.readouterr().err
 
 
+NAMES = [
+    (["encode", "m", "--out", "e.png"], "--out: expected a name in .csv or .npz, got 'e.png'"),
+    (["anomaly", "m", "--out", "a.png"], "--out: expected a name in .csv or .npz, got 'a.png'"),
+    (["impute", "m", "--out", "a.foo"], ".svg or .npy, got 'a.foo'"),
+    (["sample", "m", "--out", "a.NPY"], ".svg or .npy, got 'a.NPY'"),
+    (["reconstruct", "m", "--out", "a"], ".svg or .npy, got 'a'"),
+    (["plot", "gif", "m", "--out", "a.npy"], ".svg or .gif, got 'a.npy'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [pytest.param(*n, id=n[0][0]) for n in NAMES])
+def test_the_name_of_what_is_written_is_looked_at_first(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 USAGE = [
     (["train"], "expected either a recipe or --resume"),
     (["train", "cvae-mnist2d"], "Did you mean 'cvae-mnist-2d'"),
@@ -355,8 +390,9 @@ USAGE = [
     (["train", "--resume", "{run}", "--set", "encoder.units=[4]"], "'units': [9]}, got"),
     (["train", "--resume", "{run}", "--out", "x"], "stays in its folder"),
     (["plot", "epoch", "{run}"], "--epoch N goes with the picture epoch"),
-    (["encode", "{run}", "--out", "e.png"], "expected a name in .csv or .npz, got 'e.png'"),
-    (["anomaly", "{run}", "--out", "a.png"], "expected a name in .csv or .npz, got 'a.png'"),
+    (["plot", "gif", "{run}", "--out", "g.png"], "expected a name in .gif for gif, got .png"),
+    (["plot", "epoch", "{run}", "--epoch", "0", "--out", "e.jpg"], "in .png for epoch, got .jpg"),
+    (["plot", "history", "{run}", "--out", "h.gif"], "a picture that stands still for history"),
     (["impute", "{run}", "--mask", "middle"], "--mask: hidden: expected one of left, right, top"),
     (["impute", "{run}", "--mask", "random:1.5"], "--mask: hidden: expected a fraction that"),
 ]

@@ -411,6 +411,33 @@ def test_the_command_draws_a_chosen_class(run, tmp_path, capsys):
     assert "labels: expected classes from 0 to 9, got 10" in capsys.readouterr().err
 
 
+def test_the_command_takes_the_model_of_one_class_where_it_must(run, tmp_path, capsys):
+    folder, out = str(run.folder), str(tmp_path / "x.npy")
+    few = ["--images", "2", "--steps", "2", "--samples", "2"]
+    for command in (["interpolate", folder, "--to", "5"], ["impute", folder, *few]):
+        assert cli.main([*command, "--label", "3", "--out", out]) == 0
+        assert np.load(out).shape[1:] == (28, 28, 1)
+        assert cli.main([*command, "--out", out]) == 1
+        said = capsys.readouterr().err
+        assert "--label: expected one of 10 classes of this model, got none." in said
+
+
+def test_the_command_scores_images_given_their_labels(run, tmp_path):
+    out = tmp_path / "scores.npz"
+    options = ["--images", "5", "--samples", "3", "--seed", "1", "--out", str(out)]
+    assert cli.main(["anomaly", str(run.folder), *options]) == 0
+    opened = training.open_model(run.folder)
+    (x, y), (normal, labels) = opened.test_inputs(5), opened.held_out_inputs()
+    assert len(normal) == len(labels) == 149
+    vae = opened.vae
+    found = evaluation.anomaly_scores(
+        vae, (x, y), (normal, labels), num_samples=3, seed=1, verbose=0
+    )
+    with np.load(out) as scores:
+        np.testing.assert_allclose(scores["log_likelihood"], found.log_likelihood, rtol=1e-5)
+        np.testing.assert_array_equal(scores["label"], y)
+
+
 def test_images_without_labels_are_refused_before_a_folder_is_made(tmp_path):
     images = np.zeros((20, 8, 8), "uint8")
     np.savez(tmp_path / "x.npz", x_train=images, x_test=images)

@@ -269,7 +269,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_the_command(tmp_path, capsys):
-    assert tuple(exporting.FORMATS) == cli._FORMATS
+    assert tuple(exporting.FORMATS) == cli.arguments.FORMATS
     vae = small_vae()
     vae.save(tmp_path / "model.keras")
     arguments = ["export", str(tmp_path / "model.keras"), str(tmp_path / "a"), "--json"]

@@ -74,7 +74,7 @@ def test_commands_of_the_page_are_those_of_the_parser(page):
         words = shlex.split(line, comments=True)
         if "tfp-vae" not in words:
             continue
-        options = cli._parser().parse_args(words[words.index("tfp-vae") + 1 :])
+        options = cli.parser().parse_args(words[words.index("tfp-vae") + 1 :])
         if options.run is run.train and options.recipe:
             recipes.get(options.recipe).replace(**run._changes(options))
 

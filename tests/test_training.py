@@ -307,6 +307,20 @@ def test_a_schedule_of_another_number_of_steps_is_said(images, tmp_path, capsys,
     assert (said in capsys.readouterr().out) == (steps == 200)
 
 
+def test_settings_that_cannot_train_leave_no_run_behind(images, tmp_path):
+    out = tmp_path / "run"
+    bad = recipe(images, epochs=1, **{"optimizer.clipnorm": "abc"})
+    with pytest.raises((TypeError, ValueError)):
+        training.train(bad, out, verbose=0)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").touch()
+    with pytest.raises((TypeError, ValueError)):
+        training.train(bad, out, verbose=0)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    training.train(recipe(images, epochs=1), out, verbose=0)
+
+
 def test_many_draws_are_decoded_for_fewer_images_at_once(images):
     parts = training.parts.split(datasets.load(images), recipe(images))
     sizes = {draws: len(next(iter(parts.batches(parts.train, draws)))) for draws in (1, 50, 1000)}

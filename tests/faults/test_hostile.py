@@ -121,6 +121,7 @@ STRANGE = [
     pytest.param(function("keras.utils", "get_file"), "get_file of keras.utils", id="a download"),
     pytest.param(function("keras.config", "enable_unsafe_deserialization"), "enable_unsafe",
                  id="safe mode off"),
+    pytest.param(layer(["os"], "Dense"), r"Dense of \['os'\]", id="a module that is no name"),
     pytest.param(function("builtins", "eval"), "expected a saved model, got what Keras ref",
                  id="eval"),
 ]  # fmt: skip

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import sys
 from typing import Any
 
@@ -143,7 +144,7 @@ def _kept(options: argparse.Namespace) -> Any:
         if folder is not None and (folder / "run.json").exists():
             print(
                 f"\nEvery finished epoch is kept in {folder}; the one that had begun will be done "
-                f"again. Go on with: tfp-vae train --resume {folder}",
+                f"again. Go on with: tfp-vae train --resume {shlex.quote(str(folder))}",
                 file=sys.stderr,
             )
         raise
@@ -186,6 +187,15 @@ def at_most(count: int | None, images: Any) -> int | None:
     if count is not None and count > len(images):
         raise ValueError(f"--images: expected at most the {len(images)} there are, got {count}.")
     return count
+
+
+def of_label(vae: Any, label: int | None) -> Any:
+    """The model of ``--label``, which a conditional one needs and no other has."""
+    if (label is None) != (vae.num_classes is None):
+        got = "none" if label is None else label
+        expected = "no class" if vae.num_classes is None else f"one of {vae.num_classes} classes"
+        raise ValueError(f"--label: expected {expected} of this model, got {got}.")
+    return vae if label is None else vae.for_label(label)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -263,13 +273,13 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def reconstruct(options: argparse.Namespace) -> None:
-    from tfp_vae import plotting
+    from tfp_vae import _support, plotting
 
     opened = open_with_images(options)
-    vae, x = opened.vae, opened.test_inputs(at_most(options.images, opened.test))
+    vae, x = opened.vae, opened.test_inputs(at_most(options.images, opened.test) or 10)
     figure = None
     if options.out.suffix != ".npy":
-        figure = plotting.reconstructions(vae, x, options.images)
+        figure = plotting.reconstructions(vae, x, _support.count(x))
     _write_images(options, vae.reconstruct(x), figure)
 
 
@@ -277,7 +287,7 @@ def interpolate(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
     opened = open_with_images(options)
-    vae, x = opened.vae, opened.test_inputs()
+    vae, x = of_label(opened.vae, options.label), opened.test
     for name, index in (("--from", options.start), ("--to", options.end)):
         if index >= len(x):
             raise ValueError(f"{name}: expected an image below {len(x)}, got {index}.")
@@ -307,10 +317,9 @@ def encode(options: argparse.Namespace) -> None:
 
     from tfp_vae import _support
 
-    if options.out.suffix not in (".csv", ".npz"):
-        raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
     opened = open_with_images(options)
-    vae, data, x = opened.vae, opened.data, opened.test_inputs()
+    vae, data = opened.vae, opened.data
+    x = opened.test_inputs(at_most(options.images, opened.test))
     count = _support.count(x)
     posteriors = [vae.encode(some) for _, some in _support.pieces(x, 1000)]
     mean = np.concatenate([posterior.mean() for posterior in posteriors])
@@ -335,6 +344,11 @@ def plot(options: argparse.Namespace) -> None:
 
     if (options.picture == "epoch") != (options.epoch is not None):
         raise UsageError("plot: --epoch N goes with the picture epoch, and the other way round.")
+    only = {"gif": ".gif", "epoch": ".png"}.get(options.picture)
+    suffix = options.out and options.out.suffix
+    if suffix and ((only and suffix != only) or (not only and suffix == ".gif")):
+        wanted = f"a name in {only}" if only else "the name of a picture that stands still"
+        raise UsageError(f"--out: expected {wanted} for {options.picture}, got {suffix}.")
     if options.picture in ("history", "latent", "gif", "epoch"):
         if not options.model.is_dir():
             raise ValueError(f"{options.model}: {options.picture} needs the folder of a run.")
@@ -357,7 +371,6 @@ def _plot_run(options: argparse.Namespace, run: Any) -> pathlib.Path:
     if options.picture == "gif":
         return plotting.training_gif(run.pictures(), options.out or "training.gif")
     out = options.out or pathlib.Path(f"epoch-{options.epoch:04d}.png")
-
     content = run.picture(options.epoch).read_bytes()
     with _files.whole_file(out) as path:
         path.write_bytes(content)

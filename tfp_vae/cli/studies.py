@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from tfp_vae import _files
-from tfp_vae.cli.commands import UsageError, at_most, open_with_images, say, show
+from tfp_vae.cli.commands import UsageError, at_most, of_label, open_with_images, say, show
 
 _SHOWN = 10  # images in a picture
 
@@ -19,7 +19,8 @@ def impute(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise UsageError(f"--mask: {error}") from error
     opened = open_with_images(options)
-    x, vae = opened.test[: at_most(options.images, opened.test) or 50], opened.vae
+    x = opened.test[: at_most(options.images, opened.test) or 50]
+    vae = of_label(opened.vae, options.label)
     mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
     chains = {"num_steps": options.steps, "seed": options.seed}
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
@@ -69,8 +70,6 @@ def anomaly(options: argparse.Namespace) -> None:
 
     from tfp_vae import datasets, evaluation, plotting
 
-    if options.out.suffix not in (".csv", ".npz"):
-        raise UsageError(f"--out: expected a name in .csv or .npz, got {options.out.name!r}.")
     if options.model.is_file():
         raise ValueError(
             f"{options.model}: expected the folder of a run, whose validation images say how "
@@ -84,10 +83,15 @@ def anomaly(options: argparse.Namespace) -> None:
         data = datasets.load(other, options.data_dir)
         x = datasets.binarize(data.x_test, opened.binarization, seed=options.seed)
         say(data)
-    x, calibration = x[: at_most(options.images, x) or 500], opened.held_out
+    x = x[: at_most(options.images, x) or 500]
+    calibration = opened.held_out
     with contextlib.redirect_stdout(sys.stderr):  # the progress bar
         found = evaluation.anomaly_scores(
-            opened.vae, x, calibration, num_samples=options.samples, seed=options.seed
+            opened.vae,
+            opened.inputs(x, data),
+            opened.held_out_inputs(),
+            num_samples=options.samples,
+            seed=options.seed,
         )
     columns = {"image": np.arange(len(x)), **vars(found)}
     if data.y_test is not None:

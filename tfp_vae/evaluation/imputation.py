@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.evaluation import common
-from tfp_vae.vae import VAE, chunks, labels
+from tfp_vae.vae import VAE, chunks, images, labels
 
 _DISTANCES_AT_ONCE = 4_000_000  # of images to training images
 
@@ -66,6 +66,7 @@ def imputation_error(
     common.check_model(vae)
     labels.refuse("imputation_error", vae.num_classes)
     x, mask = _check_truth(x, mask)
+    images.check_batch(x, vae.image_shape)
     # Before the chains, not after them: whether the pixels have a predictive each.
     _support.pixel_log_prob(vae.decode(tf.zeros([1, vae.latent_dim])), x[:1])
     found = vae.impute(x, mask, num_samples, **options)

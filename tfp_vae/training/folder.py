@@ -67,7 +67,11 @@ class Run:
         self.folder = pathlib.Path(folder)
         path = self.folder / "run.json"
         if not path.is_file():
-            raise RunError(f"{self.folder}: expected the folder of a run, got none with run.json.")
+            model = self.folder / "model.keras"
+            hint = f" Its {model.name} can be opened: {model}." if model.is_file() else ""
+            raise RunError(
+                f"{self.folder}: expected the folder of a run, got none with run.json.{hint}"
+            )
         try:
             about = json.loads(path.read_text())
             self._sum = about.pop(SUM, None)  # which runs of before there were sums lack
@@ -221,7 +225,7 @@ class Run:
 
     def _check_note(self, path: pathlib.Path, note: dict[str, Any] | None) -> int:
         """The epoch that a file is of, if it is one that this run wrote by this name."""
-        got = note or {}
+        got = note if isinstance(note, dict) else {}
         if (got.get("run"), got.get("file")) != (self.identity, path.stem) or not isinstance(
             got.get("epoch"), int
         ):

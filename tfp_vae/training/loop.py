@@ -3,7 +3,8 @@
 import contextlib
 import math
 import pathlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -68,7 +69,11 @@ def train(
     if team.chief:
         _refuse_second_run(folder)
     data = data or datasets.load(recipe.dataset, data_dir)
-    with team.watched(folder, _remedy(folder)), contextlib.ExitStack() as held:
+    with (
+        team.watched(folder, _remedy(folder)),
+        contextlib.ExitStack() as begun,
+        contextlib.ExitStack() as held,
+    ):
         # Before anything is written: what cannot be trained leaves no folder behind.
         vae, parts = _build(recipe, data, team), split(data, recipe)
         if team.chief:
@@ -76,9 +81,25 @@ def train(
             held.enter_context(locked(folder))
             _refuse_second_run(folder)  # another process may have been quicker
             Run.create(folder, describe(recipe, data, data_dir))
+            begun.enter_context(_withdrawn(folder))
         team.wait()
         run = Run(folder)
         return _continue(run, recipe.epochs, vae, data, parts, verbose, tensorboard, team)
+
+
+@contextlib.contextmanager
+def _withdrawn(folder: pathlib.Path) -> Iterator[None]:
+    """Takes the beginning of a run away again whose settings Keras refuses in the first step."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not isinstance(error, RunError) and not Run(folder).epochs_done:
+            for name in ("run.json", "state.npz", "pictures/epoch-0000.png", ".lock"):
+                (folder / name).unlink(missing_ok=True)
+            for path in (folder / "pictures", folder):
+                with contextlib.suppress(OSError):  # something of the user's is in it
+                    path.rmdir()
+        raise
 
 
 def _make(folder: pathlib.Path) -> None:
@@ -91,8 +112,8 @@ def _make(folder: pathlib.Path) -> None:
 def _refuse_second_run(folder: pathlib.Path) -> None:
     if (folder / "run.json").exists():
         raise RunError(
-            f"{folder}: holds a run already. Go on with it by train --resume {folder}, or give "
-            "another folder."
+            f"{folder}: holds a run already. Go on with it by train --resume "
+            f"{shlex.quote(str(folder))}, or give another folder."
         )
     own = [name for name in pictures.file_names() if (folder / name).exists()]
     if own:
@@ -241,7 +262,7 @@ def _of_schedule(recipe: Recipe, images: int, epochs: int) -> str:
 def _remedy(folder: Any) -> str:
     return (
         "Every finished epoch is kept: start all workers again, as many as you like, with train "
-        f"--resume {folder}."
+        f"--resume {shlex.quote(str(folder))}."
     )
 
 

@@ -169,7 +169,9 @@ def _check_class(path: pathlib.Path, entry: dict[str, Any]) -> None:
     registered = name if kind == "function" else entry.get("registered_name")
     if registered and keras.saving.get_registered_object(registered) is not None:
         return
-    known = module is None or module in _MODULES or str(module).startswith(_PRIVATE_MODULES)
+    known = module is None or (
+        isinstance(module, str) and (module in _MODULES or module.startswith(_PRIVATE_MODULES))
+    )
     if not known or kind in _REFUSED:
         raise RunError(
             f"{path}: expected layers of Keras without code, of tfp_vae or registered ones, got "

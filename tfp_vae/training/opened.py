@@ -62,13 +62,27 @@ class Opened:
         Raises:
             RunError: a conditional model, and images without labels.
         """
+        return self.inputs(self.test[:count], self.data)
+
+    def held_out_inputs(self) -> Any:
+        """`held_out`, likewise."""
+        if self._parts is None or self.vae.num_classes is None:
+            return self.held_out
+        return self.held_out, _support.split_labels(self._parts.validation)[1]
+
+    def inputs(self, images: np.ndarray, data: datasets.ImageData) -> Any:
+        """The first test images of `data`, binarized; with their labels for a conditional model.
+
+        Raises:
+            RunError: a conditional model, and images without labels.
+        """
         if self.vae.num_classes is None:
-            return self.test[:count]
-        if self.data.y_test is None:
+            return images
+        if data.y_test is None:
             raise RunError(
-                f"{self.data.name}: expected labels, which a conditional model needs, got none."
+                f"{data.name}: expected labels, which a conditional model needs, got none."
             )
-        return self.test[:count], self.data.y_test[:count]
+        return images, data.y_test[: len(images)]
 
     @functools.cached_property
     def _parts(self) -> Parts | None:
