@@ -8,6 +8,7 @@ import types
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runs import SETTINGS, assert_same_run, contents, recipe
 from tests.test_latent_diagnostics import events
@@ -305,6 +306,20 @@ def test_a_schedule_of_another_number_of_steps_is_said(images, tmp_path, capsys,
     training.train(one, tmp_path / "run")
     said = "learning rate: its schedule is of 200 steps, this training of 7; see"
     assert (said in capsys.readouterr().out) == (steps == 200)
+
+
+def test_pictures_of_a_learned_prior_are_of_what_it_draws(finished, images, tmp_path):
+    """Here of one place far from the origin, which the same vectors in every epoch never reach."""
+    settings = recipe(images, prior={"name": "GaussianMixture", "num_components": 1})
+    vae = training.build(settings, (8, 8, 1))
+    vae.prior.loc.assign([[4.0, -4.0]])
+    vae.prior.raw_scale.assign(np.full(vae.prior.raw_scale.shape, -12, "float32"))
+    run = training.Run(shutil.copytree(finished.folder, tmp_path / "run"))
+    training.pictures.EpochPictures(run, images).write(vae, 9)
+    there = np.asarray(vae.decode(np.array([4.0, -4.0], "float32")).mean())[..., 0]
+    with Image.open(run.folder / "pictures" / "epoch-0009.png") as picture:
+        shown = np.asarray(picture.convert("L"))[: 8 * 3 : 3, : 8 * 3 : 3] / 255
+    np.testing.assert_allclose(shown, there, atol=0.01)
 
 
 def test_settings_that_cannot_train_leave_no_run_behind(images, tmp_path):

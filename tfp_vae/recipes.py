@@ -54,7 +54,8 @@ class Recipe:
         validation_images: how many training images, at most a tenth of them, are held out to
             choose the best epoch, by their loss. Nothing is chosen by the test images.
         epoch_picture: what is drawn after each epoch: "samples", the decoder's means at 16 latent
-            vectors fixed before training, or "reconstructions", those of 16 test images.
+            vectors fixed before training (of a learned prior: what it makes of fixed noise), or
+            "reconstructions", those of 16 test images.
         pictures: what is drawn at the end, besides the history and the GIF.
         manifold_cells: on each side of the latent manifold.
         remark: what a reader of the figures must know.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfp_vae import _files, datasets, plotting
+from tfp_vae import _files, _support, datasets, plotting, priors
 from tfp_vae.recipes import PICTURES
 from tfp_vae.training.folder import Run
 from tfp_vae.vae import VAE
@@ -16,6 +16,8 @@ _ENLARGED = 3  # each pixel of a small image is so many pixels of the picture
 
 class EpochPictures:
     """4×4 decoder means of the same latent vectors, or of the same test images, in every epoch.
+
+    Of a learned prior they are the vectors that it makes of the same noise.
 
     Written as pixels, without axes: a figure of matplotlib would cost more than an epoch of a
     small network.
@@ -37,7 +39,7 @@ class EpochPictures:
     def write(self, vae: VAE, epoch: int) -> None:
         start = time.perf_counter()
         if self.run.recipe.epoch_picture == "samples":
-            z: Any = self.latents
+            z: Any = self._latents_of(vae)
             if vae.num_classes is not None:
                 z = z, np.arange(len(z)) % vae.num_classes
             means = vae.decode(z).mean()
@@ -47,6 +49,14 @@ class EpochPictures:
         with _files.whole_file(path) as temporary:
             plotting.write_image(_mosaic(np.asarray(means)), temporary)
         self.seconds += time.perf_counter() - start
+
+    def _latents_of(self, vae: VAE) -> Any:
+        if isinstance(vae.prior, priors.StandardNormal):
+            return self.latents
+        # The same noise through a learned prior: vectors fixed before it had learnt anything would
+        # lie where it has no mass, and show what the model never draws.
+        seed = _support.stateless_seed(self.run.recipe.seed, vae.seed_generator)
+        return vae.prior().sample(len(self.latents), seed=seed)
 
 
 def _mosaic(images: np.ndarray) -> np.ndarray:
