@@ -4,9 +4,11 @@
 writes its figures to FILE as JSON. With ``mirrored`` it is two replicas in one process.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import socket
 import subprocess
 import sys
@@ -15,12 +17,17 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def free_port():
+    """One that no connection takes meanwhile: systems give those numbers from 32,768 on."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def environments(count):
     """The environment of each worker of a cluster on free ports of 127.0.0.1."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    workers = [f"127.0.0.1:{free_port()}" for _ in range(count)]
     own = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     for index in range(count):
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
