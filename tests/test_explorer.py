@@ -315,7 +315,7 @@ def address(shared):
 
 def get(address, path="/", method="GET", body=None, **headers):
     """(status, content); the path is sent as it is, as no browser would."""
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
     with contextlib.closing(connection):
         connection.putrequest(method, path, skip_host=True)
         for name, value in {"Host": address.netloc, **headers}.items():
