@@ -168,6 +168,16 @@ MODELS = [
 ]
 
 
+def assert_finite(vae, rng):
+    """The ELBO of four images, and its gradient by every weight."""
+    x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
+    with tf.GradientTape() as tape:
+        elbo = vae.elbo(x, seed=0)
+    assert np.isfinite(elbo).all()
+    for slope in tape.gradient(elbo, [v.value for v in vae.trainable_variables]):
+        assert np.isfinite(slope).all()
+
+
 @pytest.mark.parametrize(("encoder", "decoder"), HEADS)
 @pytest.mark.parametrize("make", MODELS)
 def test_the_elbo_of_a_model(encoder, decoder, make, rng):
@@ -176,12 +186,7 @@ def test_the_elbo_of_a_model(encoder, decoder, make, rng):
     for network, bias in ((vae.encoder, encoder), (vae.decoder, decoder)):
         last = [layer for layer in network.layers if getattr(layer, "bias", None) is not None][-1]
         last.bias.assign(tf.fill(last.bias.shape, bias))
-    x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
-    with tf.GradientTape() as tape:
-        elbo = vae.elbo(x, seed=0)
-    assert np.isfinite(elbo).all()
-    for slope in tape.gradient(elbo, [v.value for v in vae.trainable_variables]):
-        assert np.isfinite(slope).all()
+    assert_finite(vae, rng)
 
 
 @pytest.mark.parametrize("factor", [3, 30])
@@ -199,12 +204,7 @@ def test_flows_whose_weights_are_far_too_large(factor, rng):
     assert len({id(v) for v in flows}) > 8
     for variable in {id(v): v for v in flows}.values():
         variable.assign(rng.normal(size=variable.shape) * factor)
-    x = rng.integers(0, 2, (4, *SHAPE)).astype("float32")
-    with tf.GradientTape() as tape:
-        elbo = vae.elbo(x, seed=0)
-    assert np.isfinite(elbo).all()
-    for slope in tape.gradient(elbo, [v.value for v in vae.trainable_variables]):
-        assert np.isfinite(slope).all()
+    assert_finite(vae, rng)
 
 
 def test_a_learning_rate_that_is_far_too_high(rng):

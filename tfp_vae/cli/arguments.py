@@ -2,7 +2,7 @@
 
 import argparse
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfp_vae import recipes
@@ -135,12 +135,7 @@ def _add_use(group: Any) -> None:
     _add_model(command)
     _add_data(command)
     _add_images(command, "the first so many test images (default: all)")
-    command.add_argument(
-        "--out",
-        type=_name_in(*_TABLES),
-        default="encoded.csv",
-        help=".csv or .npz (default: %(default)s)",
-    )
+    _add_out(command, "encoded.csv", ".csv or .npz", _TABLES)
 
     command = _command(
         group, "interpolate", commands.interpolate, "go from one test image to another",
@@ -182,12 +177,7 @@ def _add_studies(group: Any) -> None:
     )
     _add_label(command)
     _add_seed(command)
-    command.add_argument(
-        "--out",
-        type=_name_in(*_DRAWN, ".npy"),
-        default="imputed.png",
-        help="a picture, or .npy for one draw of each image as an array (default: %(default)s)",
-    )
+    _add_out(command, "imputed.png", "a picture, or .npy for one draw of each image as an array")
 
     command = _command(
         group, "anomaly", studies.anomaly,
@@ -199,13 +189,8 @@ def _add_studies(group: Any) -> None:
     _add_images(command, "the first so many test images (default: 500)")
     _add_samples(command)
     _add_seed(command)
-    command.add_argument(
-        "--out",
-        type=_name_in(*_TABLES),
-        default="anomaly.csv",
-        help=".csv or .npz; a picture of the least likely images is written beside it (default: "
-        "%(default)s)",
-    )
+    text = ".csv or .npz; a picture of the least likely images is written beside it"
+    _add_out(command, "anomaly.csv", text, _TABLES)
 
 
 def _add_explore(group: Any) -> None:
@@ -341,12 +326,14 @@ def _add_seed(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
 
 
-def _add_out(command: argparse.ArgumentParser, default: str) -> None:
+def _add_out(
+    command: argparse.ArgumentParser,
+    default: str,
+    text: str = "a picture, or .npy for the pixels as an array",
+    suffixes: Sequence[str] = (*_DRAWN, ".npy"),
+) -> None:
     command.add_argument(
-        "--out",
-        type=_name_in(*_DRAWN, ".npy"),
-        default=default,
-        help="a picture, or .npy for the pixels as an array (default: %(default)s)",
+        "--out", type=_name_in(*suffixes), default=default, help=f"{text} (default: %(default)s)"
     )
 
 
