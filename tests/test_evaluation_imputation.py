@@ -64,7 +64,7 @@ def test_pieces_give_the_same_errors(rng, monkeypatch):
     found = vae.impute(x, mask, **options)
     monkeypatch.setattr(type(vae), "impute", lambda *_, **__: found)
     whole = evaluation.imputation_error(vae, x, mask, num_samples=3)
-    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 70)
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 8 * 70)
     pieces = evaluation.imputation_error(vae, x, mask, num_samples=3)
     np.testing.assert_allclose(whole.log_score, pieces.log_score, rtol=1e-5)
     np.testing.assert_array_equal(whole.squared_error, pieces.squared_error)

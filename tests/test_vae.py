@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from tests.models import SHAPE, FactorAnalysis, small_vae
 from tfp_vae import VAE, layers, networks, objectives, priors
+from tfp_vae.vae import chunks, parts
 
 tfd = tfp.distributions
 
@@ -706,7 +707,7 @@ def test_likelihood_of_ten_thousand_images_holds_its_memory(fresh_process):
 # --------------------------------------------------------------------- bad input
 
 
-def parts(latent_encoder=2, latent_decoder=2, shape_decoder=SHAPE):
+def made(latent_encoder=2, latent_decoder=2, shape_decoder=SHAPE):
     prior = priors.StandardNormal(2)
     return (
         networks.dense_encoder(SHAPE, latent_encoder),
@@ -729,30 +730,30 @@ def batches(*arrays):
 
 
 BAD = [
-    pytest.param(lambda v: VAE(*parts(latent_encoder=3)), r"got \(3,\)", id="prior and encoder"),
-    pytest.param(lambda v: VAE(*parts(latent_decoder=3)), r"got \(3,\)", id="prior and decoder"),
-    pytest.param(lambda v: VAE(*parts(shape_decoder=(6, 4, 1))), r"\(6, 5, 1\).*got \(6, 4, 1\)",
+    pytest.param(lambda v: VAE(*made(latent_encoder=3)), r"got \(3,\)", id="prior and encoder"),
+    pytest.param(lambda v: VAE(*made(latent_decoder=3)), r"got \(3,\)", id="prior and decoder"),
+    pytest.param(lambda v: VAE(*made(shape_decoder=(6, 4, 1))), r"\(6, 5, 1\).*got \(6, 4, 1\)",
                  id="image shapes"),
-    pytest.param(lambda v: VAE(*parts()[:2]), "expected one, got None", id="no prior"),
+    pytest.param(lambda v: VAE(*made()[:2]), "expected one, got None", id="no prior"),
     pytest.param(lambda v: VAE(v.encoder, v.decoder, priors.StandardNormal(2)),
                  "holds another prior", id="two priors"),
-    pytest.param(lambda v: VAE(*parts()[:2], tfd.Normal([0.0, 0.0], 1.0)), r"batch shape \(2,\)",
+    pytest.param(lambda v: VAE(*made()[:2], tfd.Normal([0.0, 0.0], 1.0)), r"batch shape \(2,\)",
                  id="batch of priors"),
-    pytest.param(lambda v: VAE(*parts()[:2], tfd.Independent(tfd.Uniform([-1.0] * 2, 1.0), 1)),
+    pytest.param(lambda v: VAE(*made()[:2], tfd.Independent(tfd.Uniform([-1.0] * 2, 1.0), 1)),
                  r"log p\(z\) = -inf of Independent at z = -3", id="prior on a square"),
-    pytest.param(lambda v: VAE(*parts()[:2], tfd.Independent(tfd.LogNormal([0.0] * 2, 1.0), 1),
+    pytest.param(lambda v: VAE(*made()[:2], tfd.Independent(tfd.LogNormal([0.0] * 2, 1.0), 1),
                                use_exact_kl=False),
                  "expected a density above 0 everywhere", id="prior on positive numbers"),
-    pytest.param(lambda v: VAE(*parts()[:2], priors.GaussianMixture(2, 3)),
+    pytest.param(lambda v: VAE(*made()[:2], priors.GaussianMixture(2, 3)),
                  "MixtureSameFamily: give use_exact_kl=False", id="no closed form"),
-    pytest.param(lambda v: VAE(*parts()[:2], tfd.JointDistributionSequential(
+    pytest.param(lambda v: VAE(*made()[:2], tfd.JointDistributionSequential(
                      [tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)])),
                  "got one over several parts", id="joint prior"),
     pytest.param(lambda v: v.decode([[0.0, np.nan]]), "finite latent vectors", id="latent nan"),
     pytest.param(lambda v: v.save("model.h5"), "ends in .keras, got 'model.h5'", id="h5"),
-    pytest.param(lambda v: VAE(plain_encoder(), *parts()[1:]), "distribution layer", id="tensors"),
-    pytest.param(lambda v: VAE(*parts()[:2], "normal"), "got str", id="prior by name"),
-    pytest.param(lambda v: VAE(parts()[0], lambda z: z, parts()[2]), "got function", id="function"),
+    pytest.param(lambda v: VAE(plain_encoder(), *made()[1:]), "distribution layer", id="tensors"),
+    pytest.param(lambda v: VAE(*made()[:2], "normal"), "got str", id="prior by name"),
+    pytest.param(lambda v: VAE(made()[0], lambda z: z, made()[2]), "got function", id="function"),
     pytest.param(lambda v: v.encode(IMAGES + 0.6), r"in \[0, 1\], got values from 1.1",
                  id="above 1"),
     pytest.param(lambda v: v.fit(IMAGES - 1), r"in \[0, 1\], got values from -0.5", id="below 0"),
@@ -764,7 +765,7 @@ BAD = [
     pytest.param(lambda v: v.encode(IMAGES[..., 0]), r"6, 5, 1\), got \(4, 6, 5\)", id="rank"),
     pytest.param(lambda v: v.elbo(IMAGES[0]), r"6, 5, 1\), got \(6, 5, 1\)", id="one image"),
     pytest.param(lambda v: v.elbo(IMAGES[None]), r"got \(1, 4, 6, 5, 1\)", id="batch of batches"),
-    pytest.param(lambda v: VAE(*parts()[:2], tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))),
+    pytest.param(lambda v: VAE(*made()[:2], tfd.MultivariateNormalDiag(tf.Variable([0.0, 0.0]))),
                  "tf.Variables, which Keras", id="variables"),
     pytest.param(lambda v: v.fit(IMAGES[:, :5]), r"6, 5, 1\), got \(4, 5, 5, 1\)", id="shape"),
     pytest.param(lambda v: v.evaluate(IMAGES[:, :5]), r"got \(4, 5, 5, 1\)", id="evaluate"),
@@ -829,3 +830,22 @@ def test_bad_values_in_a_data_set_stop_at_their_batch(call, message):
 def test_pixels_outside_the_unit_interval_are_fine_for_a_normal_likelihood(x):
     vae = small_vae(likelihood="normal")
     assert np.isfinite(vae.elbo(3 * x - 1, seed=0)).all()
+
+
+def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
+    shape, prior = (28, 28, 1), priors.StandardNormal(3)
+    encoder = networks.dense_encoder(shape, 3, units=(10,))
+    decoder = networks.dense_decoder(shape, 3, units=(900, 20))
+    assert parts.widest(encoder, decoder, prior) == 900
+    wide = networks.conv_encoder(shape, 3, filters=(40, 6))  # whose convolutions halve the sides
+    assert parts.widest(wide, decoder, prior) == 13**2 * 40
+    wide = networks.conv_decoder(shape, 3, filters=(4, 6))
+    assert parts.widest(encoder, wide, prior) == 28**2 * 6
+    mixture = priors.GaussianMixture(3, num_components=400)  # its density holds all components
+    assert parts.widest(encoder, decoder, mixture) == 1200
+    assert parts.widest(Encoder(prior), decoder, prior) is None
+    assert parts.widest(encoder, Decoder(), prior) is None
+    x = np.zeros((5, *shape), "float32")
+    assert chunks.at_once(x, 900) == 3_200_000 // 900
+    assert chunks.at_once(x) == chunks.at_once(x, 8 * 784)
+    assert chunks.at_once(x, 10**9) == 1

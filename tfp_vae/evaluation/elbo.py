@@ -77,7 +77,7 @@ def elbo_terms(
         zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
         return chunks.over_samples(posterior, samples, chunk, seed, (zeros, zeros), add)
 
-    sums = chunks.over_images(fold, x, num_samples, seed, verbose)
+    sums = chunks.over_images(fold, vae, x, num_samples, seed, verbose)
     reconstruction, kl = (np.asarray(total, np.float64) / num_samples for total in sums)
     common.check_finite(0, **{"log p(x|z)": reconstruction, "KL": kl})
     elbo = reconstruction - kl

@@ -131,7 +131,7 @@ def importance_sampling(
         )
         return chunks.over_samples(posterior, samples, chunk, seed, initial, add)
 
-    weights = chunks.over_images(fold, x, num_samples, seed, verbose)
+    weights = chunks.over_images(fold, vae, x, num_samples, seed, verbose)
     # After all: if one of several workers stopped at its own images, the others would wait.
     finite = weights.finite.numpy()
     terms = {"log p(x|z)": finite[:, 0], "log p(z)": finite[:, 1], "log q(z|x)": finite[:, 2]}

@@ -9,11 +9,16 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
+from tfp_vae.vae import parts
 
-# Numbers in one image, times images decoded at once: 510 of MNIST. Larger pieces were no faster
-# on two cores. A convolutional decoder whose widest layer has F filters at the size of the image
-# holds some 8 F bytes for each of these numbers: 100 MB for the CVAE's 32.
-NUMBERS_AT_ONCE = 400_000
+# Numbers in the widest layer of a network: images times what the layer makes of one. Of twice as
+# many a dense decoder does 10% more a second, a convolutional one no more. 13 MB in float32, of
+# which a step of importance sampling holds a few.
+NUMBERS_AT_ONCE = 3_200_000
+
+# Where nothing is known of the layers: eight numbers for one of the image, as in a convolution of
+# 32 filters that halves its sides.
+_WIDTH_OF_IMAGE = 8
 
 #: (images, number of samples, samples at once, seed) -> tensors whose first dimension is the images
 Reduction = Callable[[Any, Any, Any, tf.Tensor], Any]
@@ -36,17 +41,32 @@ def pieces(x: Any, size: int, verbose: Any) -> Iterator[tuple[int, Any]]:
             progress.update(step + 1)
 
 
-def at_once(x: Any) -> int:
-    """How many images of the size of those in `x` may be decoded at once."""
+def at_once(x: Any, width: int | None = None) -> int:
+    """How many images of the size of those in `x` may be worked off at once.
+
+    Args:
+        x: images, shape (B, height, width, channels), or a pair of them and labels.
+        width: numbers in the largest tensor of one of them; guessed where it is not known.
+    """
     images, _ = _support.split_labels(x)
-    return max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(images.shape[1:]))))
+    if width is None:
+        width = _WIDTH_OF_IMAGE * int(np.prod(images.shape[1:]))
+    return max(1, NUMBERS_AT_ONCE // max(1, width))
 
 
-def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, verbose: Any) -> Any:
+def over_images(
+    reduce: Reduction,
+    vae: Any,
+    x: Any,
+    num_samples: int,
+    seed: tf.Tensor,
+    verbose: Any,
+) -> Any:
     """``reduce`` applied to pieces of `x`, so that memory grows with neither images nor samples.
 
     Args:
         reduce: works off the samples of a few images; one tensor or a structure of them.
+        vae: the `VAE` whose samples they are, which says how many are worked off at once.
         x: images, shape (B, height, width, channels), or a pair of them and labels.
         num_samples: samples for each image.
         seed: stateless seed, shape (2,).
@@ -58,7 +78,7 @@ def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, ve
     Returns:
         The structure of `reduce`, its parts joined: shapes (B, ...).
     """
-    decoded_at_once = at_once(x)
+    decoded_at_once = at_once(x, parts.widest(vae.encoder, vae.decoder, vae.prior))
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.
         chunk = tf.maximum(1, decoded_at_once // tf.shape(_support.split_labels(x)[0])[0])
@@ -71,7 +91,7 @@ def over_images(reduce: Reduction, x: Any, num_samples: int, seed: tf.Tensor, ve
         reduce(piece, *sizes, tf.random.fold_in(seed, first + start))
         for start, piece in pieces(x, decoded_at_once // chunk, verbose)
     ]
-    return merge(tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *results))
+    return merge(tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results))
 
 
 def _part_of_worker(x: Any, size: int) -> tuple[int, Any, Callable[[Any], Any]]:

@@ -583,7 +583,7 @@ class VAE(Trainer):
         num_samples = _support.check_positive_int("num_samples", num_samples)
         seed = _support.stateless_seed(seed, self.seed_generator)
         x = self._batch(x)
-        return chunks.over_images(reduce, x, num_samples, seed, verbose)
+        return chunks.over_images(reduce, self, x, num_samples, seed, verbose)
 
     @tf.function(reduce_retracing=True)
     def _elbo_of_piece(

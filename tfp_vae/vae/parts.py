@@ -39,6 +39,34 @@ def distribution_layers(layer: keras.layers.Layer) -> list[layers.DistributionLa
     return [found for child in children for found in distribution_layers(child)]
 
 
+def widest_layer(network: keras.layers.Layer) -> int | None:
+    """How many numbers the widest of a network's layers makes of one input.
+
+    `None` where Keras knows none of their shapes, as in subclassed models.
+    """
+    children = getattr(network, "layers", None)
+    if children is not None:
+        return max(filter(None, map(widest_layer, children)), default=None)
+    try:
+        outputs = tf.nest.flatten(network.output)
+    except AttributeError:  # Keras has not seen the layer in a graph
+        return None
+    shapes = [getattr(output, "shape", (None,))[1:] for output in outputs]
+    return max((math.prod(shape) for shape in shapes if None not in shape), default=None)
+
+
+def widest(encoder: keras.Model, decoder: keras.Model, prior: priors.Prior) -> int | None:
+    """Numbers in the largest tensor that an image and one draw of its ``z`` take.
+
+    A mixture's density takes all of its components. `None` where a network does not tell.
+    """
+    of_encoder, of_decoder = widest_layer(encoder), widest_layer(decoder)
+    if of_encoder is None or of_decoder is None:
+        return None
+    of_prior = getattr(prior, "num_components", 1) * math.prod(prior.event_shape)
+    return max(of_encoder, of_decoder, of_prior)
+
+
 def posterior_layer(encoder: keras.Model) -> layers.DistributionLambda | None:
     """The layer of the encoder that makes ``q(z|x)``, `None` where it is not one of ours."""
     found = distribution_layers(encoder)
