@@ -74,6 +74,19 @@ def test_parts_of_workers_are_apart_and_of_one_size(folder, training):
     assert len(np.unique(np.concatenate(parts))) == 100
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_worker_reads_the_files_of_its_own_part(folder, monkeypatch, training):
+    """25 images: two or three files of 16, of seven."""
+    known, read_files = datasets.records.is_whole, []
+    monkeypatch.setattr(
+        datasets.records, "is_whole", lambda path, n: read_files.append(path) or known(path, n)
+    )
+    for part in range(4):
+        read_files.clear()
+        assert len(read(folder, batch_size=8, training=training, shard=(part, 4))[1]) == 25
+        assert len(set(read_files)) == len(read_files) in (2, 3)
+
+
 def test_parts_of_workers_draw_apart(tmp_path):
     """Of grey images, all the same, which differ in nothing but their draws."""
     datasets.write_records(tmp_path / "grey", [np.full((64, 4, 4, 1), 128, "uint8")])

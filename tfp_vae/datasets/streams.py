@@ -35,8 +35,11 @@ class _Source(abc.ABC):
     mixed: bool
 
     @abc.abstractmethod
-    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
-        """The stored images, piece by piece in that order."""
+    def read(self, order: tf.Tensor, first: int, count: int, training: bool) -> tf.data.Dataset:
+        """`count` stored images from the one of number `first`, piece by piece in that order.
+
+        Pieces with none of them are not read.
+        """
 
     @abc.abstractmethod
     def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
@@ -64,8 +67,14 @@ class _Records(_Source):
         self.labelled = index["labels"]
         self.shape, self.dtype = index["image_shape"], index["dtype"]
 
-    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(order).interleave(
+    def read(self, order: tf.Tensor, first: int, count: int, training: bool) -> tf.data.Dataset:
+        counts = tf.gather(tf.constant(self.counts, tf.int64), order)
+        start = tf.cumsum(counts, exclusive=True)
+        # Of each file, which records: from one, and how many.
+        skipped = tf.clip_by_value(first - start, 0, counts)
+        taken = tf.clip_by_value(first + count - start, 0, counts) - skipped
+        files = tf.data.Dataset.from_tensor_slices((order, skipped, taken))
+        return files.filter(lambda index, skipped, taken: taken > 0).interleave(
             self._records_of_file,
             cycle_length=_READ_AT_ONCE if training else 1,
             block_length=16,
@@ -73,17 +82,18 @@ class _Records(_Source):
             deterministic=True,
         )
 
-    def _records_of_file(self, index: tf.Tensor) -> tf.data.Dataset:
+    def _records_of_file(
+        self, index: tf.Tensor, skipped: tf.Tensor, taken: tf.Tensor
+    ) -> tf.data.Dataset:
         """As many as the index promises; in place of what cannot be read, the file's name.
 
         TensorFlow's reader names no file, and takes the memory that a damaged length asks for.
         """
         path = tf.gather(self.paths, index)
-        count = tf.gather(tf.constant(self.counts, tf.int64), index)
         whole = tf.reshape(tf.numpy_function(self._is_whole, [index], tf.bool), [1])
         found = tf.data.TFRecordDataset(tf.boolean_mask(path[tf.newaxis], whole))
         name = tf.data.Dataset.from_tensors(_DAMAGED + path)
-        return found.ignore_errors().concatenate(name.repeat()).take(count)
+        return found.ignore_errors().concatenate(name.repeat()).take(skipped + taken).skip(skipped)
 
     def _is_whole(self, index: np.int64) -> np.bool_:
         if index not in self.looked_at:
@@ -114,8 +124,8 @@ class _Tfds(_Source):
         # In one order: images are shuffled buffer by buffer, by seeds of our own.
         self.examples = tfds.examples(builder, split)
 
-    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
-        return self.examples
+    def read(self, order: tf.Tensor, first: int, count: int, training: bool) -> tf.data.Dataset:
+        return self.examples.skip(first).take(count)
 
     def decode(self, batch: Any) -> tuple[tf.Tensor, Any]:
         return tf.cast(batch["image"], tf.float32) / 255, batch.get("label")
@@ -149,14 +159,14 @@ class _ImageFiles(_Source):
         self.size = tuple(image_size or first.shape[:2])
         self.resize = image_size is not None
 
-    def read(self, order: tf.Tensor, training: bool) -> tf.data.Dataset:
+    def read(self, order: tf.Tensor, first: int, count: int, training: bool) -> tf.data.Dataset:
+        order = order[first : first + count]
         opened = tf.data.Dataset.from_tensor_slices(order).map(
             self._open, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         # TensorFlow names no file: one that cannot be read is left out here, and missed below.
         none = tf.zeros([], order.dtype) - 1, tf.zeros([*self.size, self.channels], tf.uint8)
         found = opened.ignore_errors().concatenate(tf.data.Dataset.from_tensors(none))
-        count = tf.size(order, tf.int64)
 
         def check(number: tf.Tensor, entry: Any) -> Any:
             (index, image), shape = entry, (*self.size, self.channels)
@@ -320,12 +330,7 @@ def _batches(
     def epoch(_: tf.Tensor) -> tf.data.Dataset:
         order, keys = tf.numpy_function(begin_epoch, [], [tf.int64, tf.int64])
         order, keys = tf.ensure_shape(order, [source.pieces]), tf.ensure_shape(keys, [2])
-        if parts > 1 and source.mixed:
-            order = order[part::parts]
-        stored = source.read(order, training)
-        if parts > 1 and not source.mixed:
-            stored = stored.shard(parts, part)
-        stored = stored.take(count)
+        stored = source.read(order, part * count, count, training)
         if training and not source.mixed:
             # Of its own seed, which TensorFlow's shuffle would mix with its global one.
             windows = stored.batch(shuffle_buffer).enumerate()
