@@ -13,7 +13,9 @@ from tests.runs import ROOT, assert_same_run, command, contents, recipe
 from tfp_vae import _files, training
 
 # The writes of one more epoch at which the disk is full, each in a run of its own.
-FULL_AT = range(14) if os.environ.get("TFP_VAE_KILLS") else (4,)
+FULL_AT = [
+    pytest.param(writes, marks=[] if writes == 4 else [pytest.mark.long]) for writes in range(14)
+]
 
 
 def test_full_disk_leaves_the_run_as_it_was(copied):

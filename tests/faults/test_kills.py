@@ -87,23 +87,34 @@ def test_the_slower_of_two_processes_is_refused(images, tmp_path, monkeypatch):
     assert training.Run(tmp_path / "run").recipe.seed == 0
 
 
-# Every write after an epoch, in turn: the process dies just before it.
-WRITES = [("save_state", 3), ("save_model", 2), ("save_model", 3), ("write_table", 2),
-          ("write_latent", 3), ("write_metrics", 3)]  # fmt: skip
+# Every write after an epoch, in turn: the process dies just before it. The models are the last,
+# the encoder, the decoder and the best.
+WRITES = [("save_state", 1, 3), ("save_model", 1, 2), ("save_model", 2, 3), ("save_model", 4, 3),
+          ("write_table", 1, 2), ("write_metrics", 1, 3),
+          *(pytest.param(*case, marks=pytest.mark.long)
+            for case in [("save_model", 1, 3), ("save_model", 3, 3), ("write_latent", 1, 3)])
+          ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("write", "resumed_to"), WRITES)
-def test_stopped_before_each_write(finished, begun, tmp_path, monkeypatch, write, resumed_to):
+@pytest.mark.parametrize(("write", "number", "resumed_to"), WRITES)
+def test_stopped_before_each_write(
+    finished, begun, tmp_path, monkeypatch, write, number, resumed_to
+):
     """In the second epoch; then ended there, or taken to the third."""
-    out = shutil.copytree(begun.folder, tmp_path / "run")
+    out, calls = shutil.copytree(begun.folder, tmp_path / "run"), []
     with monkeypatch.context() as patch:
+        writes = getattr(training.Run, write)
 
         def die(*arguments, **options):
-            raise KeyboardInterrupt
+            calls.append(arguments)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            writes(*arguments, **options)
 
         patch.setattr(training.Run, write, die)
         with pytest.raises(KeyboardInterrupt):
             training.resume(out, epochs=2, verbose=0)
+    assert len(calls) == number
     run = training.resume(out, epochs=resumed_to, verbose=0)
     if resumed_to == 3:
         assert_same_run(finished.folder, out)

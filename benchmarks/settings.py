@@ -1,0 +1,113 @@
+"""What the settings that a user has do to the speed of training, as ratios.
+
+python benchmarks/settings.py                  # about six minutes on two cores
+
+Each network is trained as it comes, and with one thing changed: ten times as many steps for each
+return to Python, one thread for each operation (which TensorFlow takes from its environment, so
+those rounds are another process's), XLA, Keras' own Adam. All take turns, and the best rounds are
+compared. Random binary pixels in the shape of MNIST, on which no speed depends.
+"""
+
+import argparse
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import contestants
+import keras
+import numpy as np
+import speed
+
+from tfp_vae import objectives, optimizers
+
+SYSTEMS = {  # network, batch, draws, images of a round
+    "CVAE, batch 100": ("CVAE", 100, 1, 4_000),
+    "dense, batch 32": ("dense", 32, 1, 10_000),
+    "dense, batch 100": ("dense", 100, 1, 20_000),
+    "dense, batch 500": ("dense", 500, 1, 20_000),
+    "dense, batch 100, IWAE of 50 draws": ("dense", 100, 50, 4_000),
+}
+MORE_STEPS, XLA, ADAM = {"steps_per_execution": 100}, {"jit_compile": True}, {"optimizer": "Adam"}
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # threads, options of `compile`
+    "as it comes": ("", {}),
+    "100 steps in one execution": ("", MORE_STEPS),
+    "one thread for each operation": ("1", {}),
+    "both": ("1", MORE_STEPS),
+    "XLA": ("", XLA),
+    "keras.optimizers.Adam": ("", ADAM),
+}
+
+
+def rounds(system: str, optimizer: str = "FusedAdam", **options: Any) -> Callable[[], Any]:
+    network, batch_size, draws, count = SYSTEMS[system]
+    x = np.random.default_rng(0).integers(0, 2, (count, *contestants.IMAGE_SHAPE)).astype("float32")
+    vae = contestants.ours(network)
+    rule = {"FusedAdam": optimizers.FusedAdam, "Adam": keras.optimizers.Adam}[optimizer]
+    objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws, gradient="dreg")
+    vae.compile(rule(contestants.RATE), objective, **options)
+    return functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
+
+
+def serve() -> None:
+    """Carry out a round for each line of standard input."""
+    known: dict[str, Callable[[], Any]] = {}
+    for line in sys.stdin:
+        if line not in known:
+            system, options = json.loads(line)
+            known[line] = rounds(system, **options)
+        known[line]()
+        print("done", flush=True)
+
+
+class Process:
+    """One that trains, with so many threads for each operation; "" for as many as there are."""
+
+    def __init__(self, threads: str) -> None:
+        environment = {**os.environ, **({"TF_NUM_INTRAOP_THREADS": threads} if threads else {})}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def round(self, system: str, options: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps([system, options]), file=self.process.stdin, flush=True)
+        if self.process.stdout.readline() != "done\n":
+            raise RuntimeError(f"the process ended with exit code {self.process.wait()}.")
+
+    def close(self) -> None:
+        self.process.communicate()  # its input ends, and so it does
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+        return
+    processes = {threads: Process(threads) for threads, _ in SETTINGS.values()}
+    rows = [("system", "images/s", *(f"with {name}, times" for name in list(SETTINGS)[1:]))]
+    for system, (*_, count) in SYSTEMS.items():
+        functions = {
+            name: functools.partial(processes[threads].round, system, chosen)
+            for name, (threads, chosen) in SETTINGS.items()
+        }
+        best = list(speed.take_turns(functions, options.repetitions).values())
+        rows.append((system, f"{count / best[0]:,.0f}", *(f"{best[0] / s:.2f}" for s in best[1:])))
+    for process in processes.values():
+        process.close()
+    speed.table(f"Training with other settings, best of {options.repetitions}", rows)
+
+
+if __name__ == "__main__":
+    main()
