@@ -7,6 +7,8 @@ import numpy as np
 _FEWEST = 5
 #: Of log-weights that differ by less only the rounding could be fitted.
 _FLAT = 1e-3
+#: Of log-weights that differ by more one is nothing beside the other, and its inverse infinite.
+_STEEP = 690.0
 #: Numbers in the grid of `_fit` at once: 20 MB.
 _NUMBERS_AT_ONCE = 2_400_000
 
@@ -41,7 +43,7 @@ def pareto_k(largest: np.ndarray) -> np.ndarray:
     Returns:
         ``(M k + 5) / (M + 10)``, the fit drawn to 0.5 by the weight of ten values, as
         Vehtari et al. do. NaN where there is no tail (M below 5), ``-inf`` where it is flat and
-        ``inf`` where three quarters of it are nothing beside its largest weight.
+        ``inf`` where a quarter of it is nothing beside its largest weight.
 
     Source: Zhang & Stephens 2009, Technometrics 51:316, for the fit; Vehtari et al. 2024,
     arXiv:1507.02646, for its use.
@@ -52,7 +54,10 @@ def pareto_k(largest: np.ndarray) -> np.ndarray:
         return np.full(len(largest), np.nan)
     # Log-densities of many pixels are large numbers, and so is their rounding.
     flat = np.maximum(_FLAT, 8 * np.spacing(np.abs(largest[:, 0]))).astype(np.float64)
+    # A threshold that rounding has made equal to weights above it lies half a unit lower.
+    unit = np.spacing(np.abs(largest[:, -1])).astype(np.float64)
     largest = largest.astype(np.float64)
+    largest[:, -1] -= unit / 2
     size = max(1, _NUMBERS_AT_ONCE // (count * _points(count)))
     starts = range(0, len(largest), size)
     return np.concatenate([_fit(largest[i : i + size], flat[i : i + size]) for i in starts])
@@ -67,9 +72,10 @@ def _fit(largest: np.ndarray, flat_below: np.ndarray) -> np.ndarray:
     # Relative to the largest weight, without the difference of two nearly equal exponentials.
     x = np.exp(log_w - log_w[:, -1:]) * -np.expm1(threshold - log_w)
     count = x.shape[1]
-    quartile = x[:, math.floor(count / 4 + 0.5) - 1]
+    at = math.floor(count / 4 + 0.5) - 1
+    quartile = x[:, at]
     flat = log_w[:, -1] - threshold[:, 0] < flat_below
-    steep = ~flat & (quartile <= 0)
+    steep = ~flat & (log_w[:, -1] - log_w[:, at] > _STEEP)
     x = x[~(flat | steep)]
     points = _points(count)
     steps = 1 - np.sqrt(points / (np.arange(points) + 0.5))
