@@ -72,6 +72,8 @@ X = np.zeros((3, 6, 5, 1), np.float32)
                      id="range"),
         pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X, X, num_samples=0),
                      "num_samples: .* got 0", id="no samples"),
+        pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X.astype("uint8"), X),
+                     "floating-point", id="integers beside floats"),
         pytest.param(lambda: evaluation.conformal_p_values([1.0], []), "at least one", id="empty"),
         pytest.param(lambda: evaluation.conformal_p_values([[1.0]], [1.0]), r"scores: .* \(1, 1\)",
                      id="matrix"),

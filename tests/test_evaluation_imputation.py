@@ -91,6 +91,31 @@ def test_neighbours_are_those_of_scikit_learn(rng, train, monkeypatch, at_once):
     np.testing.assert_array_equal(got[mask], x[mask])
 
 
+def test_an_image_of_which_nothing_is_seen_gets_the_mean(rng, train):
+    x = rng.random((2, *SHAPE)).astype("float32")
+    mask = np.zeros(x.shape, bool)
+    mask[1] = True
+    mask[1, 0] = False
+    holes = np.where(mask, x, np.float32("nan")).reshape(2, -1)
+    got = evaluation.fill_with_neighbours(x, mask, train, 3)
+    np.testing.assert_allclose(
+        got.reshape(2, -1), KNNImputer(n_neighbors=3).fit(train.reshape(40, -1)).transform(holes),
+        rtol=1e-5,
+    )  # fmt: skip
+    np.testing.assert_allclose(got[0], train.mean(0), rtol=1e-5)
+
+
+def test_errors_of_both_take_the_number_of_neighbours(rng):
+    x = rng.integers(0, 2, (9, 6, 5, 1)).astype("float32")
+    mask = evaluation.observed_mask("top", x.shape)
+    options = {"num_samples": 2, "num_steps": 2, "seed": 0, "num_neighbours": 1}
+    errors = evaluation.imputation_errors(small_vae(), x[:2], mask[:2], x, **options)
+    assert list(errors) == ["metropolis", "training mean", "nearest neighbours"]
+    alone = evaluation.baseline_error(x[:2], mask[:2], x, num_neighbours=1)
+    for name, found in alone.items():
+        np.testing.assert_array_equal(errors[name].squared_error, found.squared_error)
+
+
 def test_mean_filling(rng, train):
     x = np.full((2, *SHAPE), np.nan, "float32")
     mask = np.zeros(SHAPE[:2], bool)

@@ -11,11 +11,11 @@ from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.evaluation.decomposition import kl_decomposition
 from tfp_vae.objectives import marginals
+from tfp_vae.priors import quantiles
 from tfp_vae.vae import VAE, chunks
 
 _ROWS_AT_ONCE = 1000
 _MOMENT_SAMPLES = 100
-_PRIOR_MOMENT_SAMPLES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def aggregate_posterior(
 
     prior = vae.prior()
     means, variances, _ = of_images(x, moments_seed)
-    prior_mean, prior_variance, _ = marginals.moments(prior, _PRIOR_MOMENT_SAMPLES, moments_seed)
+    prior_mean, prior_variance = _prior_moments(prior, moments_seed)
     chosen = tf.random.stateless_uniform(
         [num_draws], choice, maxval=_support.count(x), dtype=tf.int32
     )
@@ -121,6 +121,15 @@ def aggregate_posterior(
         num_draws=int(num_draws),
         **_against_the_prior(draws, prior, num_repeats, null_seed),
     )
+
+
+def _prior_moments(prior: tfd.Distribution, seed: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each dimension, shapes (d,)."""
+    exact = marginals.exact_moments(prior)
+    if exact is not None:
+        return np.asarray(exact[0]), np.asarray(exact[1])
+    draws = quantiles.many_draws(prior, seed)
+    return draws.mean(0, dtype=np.float64), draws.var(0, ddof=1, dtype=np.float64)
 
 
 def _against_the_prior(

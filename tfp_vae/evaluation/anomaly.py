@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.evaluation import common
@@ -62,25 +63,21 @@ def anomaly_scores(
             images to calibrate with.
     """
     common.check_model(vae)
-    (x, y), (calibration_images, normal_y) = map(_support.split_labels, (x, calibration_images))
-    x, calibration_images = np.asarray(x), np.asarray(calibration_images)
-    if (y is None) != (normal_y is None):
-        raise ValueError("labels: expected them of both x and calibration_images, got one.")
-    if not len(calibration_images):
+    shapes = [np.shape(_support.split_labels(images)[0]) for images in (x, calibration_images)]
+    if shapes[1][:1] == (0,):
         raise ValueError("calibration_images: expected at least one, got none.")
-    if x.shape[1:] != calibration_images.shape[1:]:
+    if shapes[0][1:] != shapes[1][1:]:
         raise ValueError(
-            f"calibration_images: expected images of the shape {x.shape[1:]} of those in x, got "
-            f"the shape {calibration_images.shape}."
+            f"calibration_images: expected images of the shape {shapes[0][1:]} of those in x, got "
+            f"the shape {shapes[1]}."
         )
+    # Each by itself, lest one's type hide the other's.
+    x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
+    calibration_images, _ = common.arguments(vae, calibration_images, seed)
     # In one call, so that no draw of one set is a draw of the other.
-    both: Any = np.concatenate([x, calibration_images])
-    if y is not None:
-        sets = ((y, len(x)), (normal_y, len(calibration_images)))
-        # One label for all of them, too.
-        both = both, np.concatenate([np.full(n, y) if np.ndim(y) == 0 else y for y, n in sets])
+    both = tf.nest.map_structure(lambda *sets: tf.concat(sets, 0), x, calibration_images)
     log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
-    scores, calibration = np.split(log_likelihood, [len(x)])
+    scores, calibration = np.split(log_likelihood, [_support.count(x)])
     low = conformal_p_values(scores, calibration)
     high = conformal_p_values(-scores, -calibration)
     return AnomalyScores(scores, low, np.minimum(1, 2 * np.minimum(low, high)))

@@ -104,10 +104,7 @@ def check_finite(first: int, **terms: Any) -> None:
         value = np.asarray(value)
         bad = np.flatnonzero(~(value if value.dtype == bool else np.isfinite(value)))
         if bad.size:
-            raise NotAvailableError(
-                f"{name}: expected finite values, got NaN or infinity at image {first + bad[0]}"
-                + (f" and {bad.size - 1} of the images after it." if bad.size > 1 else ".")
-            )
+            raise NotAvailableError(_support.not_finite(name, bad, first))
 
 
 def of_weights(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.objectives import marginals
-from tfp_vae.vae import VAE, chunks
+from tfp_vae.vae import VAE, chunks, parts
 
 # Densities of single dimensions held at once: 16 MB for each of the handful of copies TFP makes.
 _DENSITIES_AT_ONCE = 4_000_000
@@ -128,13 +128,14 @@ def _draw(vae: VAE, x: Any, num_samples: int, seed: tf.Tensor, product: bool) ->
         return [tf.transpose(value, [1, 0, 2][: value.shape.rank]) for value in values]
 
     found = []
-    for start, piece in chunks.pieces(x, min(_IMAGES_AT_ONCE, chunks.at_once(x)), 0):
+    at_once = chunks.at_once(x, least=num_samples * parts.width_of_density(vae.prior))
+    for start, piece in chunks.pieces(x, min(_IMAGES_AT_ONCE, at_once), 0):
         rows = [np.asarray(part) for part in draw(piece, tf.random.fold_in(seed, start))]
         finite = {"log q(z|x)": rows[1], "log p(z)": rows[2]}
         common.check_finite(start, **{k: np.isfinite(v).all(1) for k, v in finite.items()})
         found.append(rows)
-    parts = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-    return [part.reshape(-1, *part.shape[2:]) for part in parts]
+    joined = [np.concatenate(rows) for rows in zip(*found, strict=True)]
+    return [part.reshape(-1, *part.shape[2:]) for part in joined]
 
 
 def _aggregate(
@@ -146,9 +147,11 @@ def _aggregate(
     """
     count, d = z.shape
     images_at_once = min(_IMAGES_AT_ONCE, chunks.at_once(x), _support.count(x))
-    # A triangular solve spreads the matrix of each image over all draws.
+    # A triangular solve spreads the matrix of each image over all draws; a flow's networks have
+    # their hidden units for each of both.
     product = marginals.is_product(vae.encode(_support.take(x, slice(1))))
-    numbers = images_at_once * d * (1 if product else d)
+    units = getattr(parts.posterior_layer(vae.encoder), "units", [])
+    numbers = images_at_once * (d if product else max(d * d, *units, 1))
     draws_at_once = max(1, min(count, _DENSITIES_AT_ONCE // numbers))
     padding = -count % draws_at_once
     blocks = tf.reshape(np.pad(z, [(0, padding), (0, 0)], "edge"), [-1, draws_at_once, d])

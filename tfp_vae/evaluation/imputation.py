@@ -86,15 +86,18 @@ def imputation_errors(
     x_train: Any,
     *,
     methods: Sequence[str] = ("metropolis",),
+    num_neighbours: int = 10,
     **options: Any,
 ) -> dict[str, ImputationError]:
     """`imputation_error` by the names of methods, and beside them the two of `baseline_error`.
 
-    Arguments and errors as in both; `methods` are those of `VAE.impute`.
+    Arguments and errors as in both; `methods` are those of `VAE.impute`, `options` all others of
+    `imputation_error`.
     """
     common.check_model(vae)
     labels.refuse("imputation_errors", vae.num_classes)
-    baselines = baseline_error(x, mask, x_train)  # refuses images of two shapes before the chains
+    # Before the chains: it refuses images of two shapes.
+    baselines = baseline_error(x, mask, x_train, num_neighbours=num_neighbours)
     return {
         method: imputation_error(vae, x, mask, method=method, **options) for method in methods
     } | baselines
@@ -146,8 +149,9 @@ def fill_with_mean(x: Any, mask: Any, x_train: Any) -> np.ndarray:
 def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 10) -> np.ndarray:
     """`x` with each hidden pixel at its mean over the nearest training images.
 
-    Near by the squared distance over the observed pixels. The same as scikit-learn's
-    `KNNImputer`, which would take the distance for each hidden pixel again.
+    Near by the squared distance over the observed pixels; of an image of which nothing is
+    observed, the mean over all. The same as scikit-learn's `KNNImputer`, which would take the
+    distance for each hidden pixel again.
 
     Args:
         x: images, shape (B, height, width, channels); hidden pixels are not looked at.
@@ -175,6 +179,7 @@ def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 
         distances = seen.astype(x.dtype) @ (train**2).T - 2 * pixels @ train.T
         nearest = np.argpartition(distances, num_neighbours - 1, 1)[:, :num_neighbours]
         means[i : i + size] = train[nearest].mean(1)
+        means[i : i + size][~seen.any(1)] = train.mean(0)
     return np.where(mask, x, means.reshape(x.shape))
 
 

@@ -12,7 +12,7 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.objectives import marginals
-from tfp_vae.vae import VAE, chunks
+from tfp_vae.vae import VAE, chunks, parts
 
 _THRESHOLD = 0.01  # of Burda et al., in squared latent units
 
@@ -96,6 +96,9 @@ def usage_meter(
         )
     _support.check_number("threshold", threshold)
 
+    # Of a mixture's marginals all components at all draws.
+    at_once = chunks.at_once(x, least=num_samples * parts.width_of_density(vae.prior))
+
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
     def moments(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """``E_q[z]``, the variance of its estimate, the KLs, shapes (B, d), and their method."""
@@ -118,13 +121,13 @@ def usage_meter(
     def measure(seed: Any, verbose: Any) -> LatentUsage:
         seed = _support.stateless_seed(seed, vae.seed_generator)
         found = []
-        for start, piece in chunks.pieces(x, chunks.at_once(x), verbose):
+        for start, piece in chunks.pieces(x, at_once, verbose):
             *rows, method = map(np.asarray, moments(piece, tf.random.fold_in(seed, start)))
             terms = {"E_q[z]": np.isfinite(rows[0]).all(1), "KL": np.isfinite(rows[2]).all(1)}
             common.check_finite(start, **terms)
             found.append(rows)
         mean, noise, kl = (
-            np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True)
+            np.concatenate(rows).astype(np.float64) for rows in zip(*found, strict=True)
         )
         kl_method = method.item().decode()
         variance = mean.var(0, ddof=1) - noise.mean(0)

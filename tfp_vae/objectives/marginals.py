@@ -39,6 +39,19 @@ def is_product(distribution: tfd.Distribution) -> bool:
     return isinstance(distribution, tfd.Independent) and marginals(distribution) is not None
 
 
+def exact_moments(distribution: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor] | None:
+    """Mean and variance of each dimension, shapes (..., d), where TFP knows them.
+
+    Of a mixture they are made of its components', and no better than those.
+    """
+    components = getattr(distribution, "components_distribution", None)
+    if any(getattr(part, "approximate_moments", False) for part in (distribution, components)):
+        return None
+    with contextlib.suppress(NotImplementedError):
+        return distribution.mean(), distribution.variance()
+    return None
+
+
 def moments(
     distribution: tfd.Distribution, num_samples: int, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, bool]:
@@ -46,9 +59,9 @@ def moments(
 
     Where there is no closed form they are those of `num_samples` draws, at least two.
     """
-    if not getattr(distribution, "approximate_moments", False):
-        with contextlib.suppress(NotImplementedError):
-            return distribution.mean(), distribution.variance(), True
+    exact = exact_moments(distribution)
+    if exact is not None:
+        return *exact, True
     z = distribution.sample(num_samples, seed=seed)
     unbiased = num_samples / (num_samples - 1)
     return tf.reduce_mean(z, 0), unbiased * tf.math.reduce_variance(z, 0), False

@@ -1,4 +1,4 @@
-"""Quantiles of the latent dimensions, for any prior."""
+"""What is known of any prior by its draws: quantiles of the latent dimensions."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae.objectives import marginals
+
+_DRAWS = 100_000
+_VECTORS_AT_ONCE = 50_000  # of all components of a mixture
 
 
 def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int = 0) -> np.ndarray:
@@ -24,7 +27,20 @@ def marginal_quantiles(prior: tfd.Distribution, probabilities: Any, *, seed: int
     known = marginals.marginals(prior)
     if known is not None and not isinstance(known, tfd.MixtureSameFamily):  # TFP has none of those
         return known.quantile(probabilities[:, None]).numpy()
-    # In pieces: TFP draws from every component of a mixture, and takes one of them.
-    seeds = tf.random.split(tf.constant([0, seed], tf.int32), 100)
-    draws = np.concatenate([prior.sample(1000, seed=one) for one in seeds])
+    draws = many_draws(prior, tf.constant([0, seed], tf.int32))
     return np.quantile(draws, probabilities, axis=0)
+
+
+def many_draws(prior: tfd.Distribution, seed: tf.Tensor) -> np.ndarray:
+    """100,000 draws, shape (100_000, d), in pieces that hold their memory.
+
+    Args:
+        prior: ``p(z)``, event shape (d,).
+        seed: stateless seed, shape (2,).
+    """
+    # TFP draws from every component of a mixture, and takes one of them.
+    components = getattr(prior, "components_distribution", prior).batch_shape.num_elements()
+    size = max(1, min(1000, _VECTORS_AT_ONCE // components))
+    sample = tf.function(lambda seed: prior.sample(size, seed=seed), autograph=False)
+    pieces = [sample(one) for one in tf.random.split(seed, -(-_DRAWS // size))]
+    return np.concatenate(pieces)[:_DRAWS]

@@ -41,17 +41,18 @@ def pieces(x: Any, size: int, verbose: Any) -> Iterator[tuple[int, Any]]:
             progress.update(step + 1)
 
 
-def at_once(x: Any, width: int | None = None) -> int:
+def at_once(x: Any, width: int | None = None, least: int = 1) -> int:
     """How many images of the size of those in `x` may be worked off at once.
 
     Args:
         x: images, shape (B, height, width, channels), or a pair of them and labels.
         width: numbers in the largest tensor of one of them; guessed where it is not known.
+        least: as many as that at least.
     """
     images, _ = _support.split_labels(x)
     if width is None:
         width = _WIDTH_OF_IMAGE * int(np.prod(images.shape[1:]))
-    return max(1, NUMBERS_AT_ONCE // max(1, width))
+    return max(1, NUMBERS_AT_ONCE // max(least, width))
 
 
 def over_images(

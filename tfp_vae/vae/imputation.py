@@ -217,6 +217,8 @@ def chain(
     likelihood = decode(z)
     now = complete(likelihood, x_seed)
     fit = likelihood.log_prob(now)
+    if method != "pseudo-gibbs":  # `complete` must draw from p(x_hidden | z, x_observed)
+        _support.pixel_log_prob(likelihood, x)
     _, z, _, now, mean, rate = tf.while_loop(
         lambda t, *_: t < num_steps,
         step,

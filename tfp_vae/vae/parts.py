@@ -58,13 +58,17 @@ def widest_layer(network: keras.layers.Layer) -> int | None:
 def widest(encoder: keras.Model, decoder: keras.Model, prior: priors.Prior) -> int | None:
     """Numbers in the largest tensor that an image and one draw of its ``z`` take.
 
-    A mixture's density takes all of its components. `None` where a network does not tell.
+    `None` where a network does not tell.
     """
     of_encoder, of_decoder = widest_layer(encoder), widest_layer(decoder)
     if of_encoder is None or of_decoder is None:
         return None
-    of_prior = getattr(prior, "num_components", 1) * math.prod(prior.event_shape)
-    return max(of_encoder, of_decoder, of_prior)
+    return max(of_encoder, of_decoder, width_of_density(prior))
+
+
+def width_of_density(prior: priors.Prior) -> int:
+    """Numbers that the density of one ``z`` takes: those of all components of a mixture."""
+    return getattr(prior, "num_components", 1) * math.prod(prior.event_shape)
 
 
 def posterior_layer(encoder: keras.Model) -> layers.DistributionLambda | None:
