@@ -14,7 +14,8 @@ import tensorflow_probability as tfp
 from tests.models import SHAPE, FactorAnalysis, inverse_softplus, small_vae
 from tfp_vae import VAE, evaluation, layers, priors
 from tfp_vae.evaluation.pareto import pareto_k, reliable_below, tail_length
-from tfp_vae.objectives.marginals import moments
+from tfp_vae.objectives.marginals import exact_moments, moments
+from tfp_vae.vae import chunks
 
 tfd = tfp.distributions
 
@@ -131,6 +132,20 @@ def test_moments_of_a_flow_are_of_as_many_draws_as_asked_for():
     assert np.abs(prior().variance() / z.var(0) - 1).max() > 0.05  # which its own few are not
 
 
+def test_moments_of_a_mixture_of_flows_are_not_taken_for_exact():
+    prior = priors.VampPrior(2, SHAPE, 3)
+    iaf = {"name": "iaf", "num_flows": 1, "units": [8], "context_size": 2}
+    small_vae(prior, posterior=iaf, use_exact_kl=False)
+    assert np.isfinite(prior().mean()).all()  # TFP makes them of the 128 draws of each flow
+    assert exact_moments(prior()) is None
+    normal = tfd.MixtureSameFamily(
+        tfd.Categorical(logits=[0.0, 0.0]),
+        tfd.MultivariateNormalDiag([[1.0], [3.0]], [[2.0], [2.0]]),
+    )
+    mean, variance = exact_moments(normal)
+    np.testing.assert_allclose([mean[0], variance[0]], [2, 5], rtol=1e-6)
+
+
 def fit_one_by_one(y):
     """The estimator of Zhang & Stephens 2009, and the pull of ten values to 0.5."""
     y, n = np.sort(y), len(y)
@@ -165,6 +180,22 @@ def test_pareto_k_of_extreme_tails():
     assert tail_length(20) == 0
     assert tail_length(21) == 5
     assert tail_length(5000) == 213
+
+
+def test_pareto_k_of_steep_tails_is_a_number_or_infinite(rng):
+    """Weights of which one is all but everything, to where exponentials of float64 end."""
+    for gap in (600, 680, 700, 715, 730, 745, 2000):
+        k = pareto_k(-np.sort(np.linspace(0, gap, 214))[None] * 4)
+        assert k[0] > 1, gap  # NaN is not
+
+
+def test_pareto_k_of_weights_that_rounding_made_equal(rng):
+    log_w = -9000 + 0.006 * rng.standard_normal((50, 5000))
+    exact, rounded = (
+        pareto_k(-np.sort(-log_w.astype(kind), 1)[:, :214]) for kind in ("float64", "float32")
+    )
+    assert np.sum(np.diff(-np.sort(-np.float32(log_w), 1)[:, 150:214]) == 0) > 50
+    assert np.all(np.abs(rounded - exact) < 0.6)
 
 
 def test_importance_sampling_in_pieces_of_any_size(rng, monkeypatch):
@@ -206,14 +237,22 @@ def broken(model, term):
 
 
 @pytest.mark.parametrize("term", ["log p(x|z)", "log p(z)", "log q(z|x)"])
-def test_values_that_are_not_finite_are_named(term, rng, monkeypatch):
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        pytest.param(evaluation.importance_sampling, id="importance_sampling"),
+        pytest.param(VAE.log_likelihood, id="log_likelihood"),
+        pytest.param(lambda vae, x, *args, verbose, **k: vae.elbo(x, *args, **k), id="elbo"),
+    ],
+)
+def test_values_that_are_not_finite_are_named(evaluate, term, rng, monkeypatch):
     monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 200)
     x = np.zeros((30, 5), "float32")
     x[[21, 22], 0] = 1
     # A posterior of one's own may have a scale of 0, of ours none has.
     monkeypatch.setattr("tfp_vae._support.limited", lambda value, *limits: value)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        evaluation.importance_sampling(broken(FactorAnalysis(rng), term), x, 10, seed=0, verbose=0)
+        evaluate(broken(FactorAnalysis(rng), term), x, 10, seed=0, verbose=0)
     assert str(caught.value).startswith(f"{term}: expected finite values, got NaN or infinity at")
     assert "image 21 and 1 of" in str(caught.value)
 
@@ -299,6 +338,23 @@ def test_latent_usage_of_normal_posteriors(rng):
     np.testing.assert_allclose(got.kl_standard_error, kl.std(0, ddof=1) / 40**0.5, rtol=1e-4)
     all_of_them = evaluation.latent_usage(linear_vae(model, GAIN, 0.2, stddev), x, threshold=0)
     assert json.loads(json.dumps(all_of_them.to_dict()))["active"] == [True, True]
+
+
+def test_latent_usage_holds_no_more_of_a_mixture_than_it_should(rng, monkeypatch):
+    """Its marginals take all components at all draws: 2 * 50 * 400 numbers for an image here."""
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 7 * 2 * 50 * 400)
+    vae = small_vae(prior=priors.GaussianMixture(2, 400, seed=0), use_exact_kl=False)
+    x = rng.integers(0, 2, (20, 6, 5, 1)).astype("float32")
+    sizes = []
+    monkeypatch.setattr(
+        "tfp_vae.vae.chunks.pieces",
+        lambda x, size, verbose, pieces=chunks.pieces: sizes.append(size) or pieces(x, size, 0),
+    )
+    found = evaluation.latent_usage(vae, x, num_samples=50, seed=0)
+    assert found.kl_method == "monte carlo"
+    assert sizes == [7]
+    evaluation.kl_decomposition(vae, x, 50, seed=0)
+    assert 7 in sizes[1:]
 
 
 def test_latent_usage_of_a_full_covariance_is_that_of_its_marginals(rng):

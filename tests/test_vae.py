@@ -832,6 +832,78 @@ def test_pixels_outside_the_unit_interval_are_fine_for_a_normal_likelihood(x):
     assert np.isfinite(vae.elbo(3 * x - 1, seed=0)).all()
 
 
+def test_a_posterior_whose_draws_have_no_gradient_is_refused_in_training(x):
+    """The weights of a mixture would learn from the KL alone."""
+
+    def vae(reparameterize):
+        def mixture(params):
+            loc, logits = tf.reshape(params[..., :4], [-1, 2, 2]), params[..., 4:]
+            return tfd.MixtureSameFamily(
+                tfd.Categorical(logits=logits),
+                tfd.Independent(tfd.Normal(loc, 1.0), 1),
+                reparameterize=reparameterize,
+            )
+
+        encoder = keras.Sequential(
+            [
+                keras.Input(SHAPE),
+                keras.layers.Flatten(),
+                keras.layers.Dense(6),
+                layers.DistributionLambda(mixture),
+            ]
+        )
+        decoder = networks.dense_decoder(SHAPE, 2, units=(8,))
+        made = VAE(encoder, decoder, priors.StandardNormal(2), use_exact_kl=False, seed=0)
+        made.compile("adam")
+        return made
+
+    refused = vae(False)
+    assert np.isfinite(refused.elbo(x, seed=0)).all()
+    with pytest.raises(ValueError, match="a reparameterized one to train"):
+        refused.fit(x, verbose=0)
+    vae(True).fit(x, verbose=0)
+
+
+PRIORS = {
+    "vamp": lambda: priors.VampPrior(2, SHAPE, 3, seed=0),
+    "mixture": lambda: priors.GaussianMixture(2, 3, seed=0),
+    "normal": lambda: priors.StandardNormal(2),
+    "fixed": lambda: priors.FixedPrior(tfd.MultivariateNormalDiag([0.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize(
+    ("prior", "likelihood", "posterior"),
+    [
+        ("vamp", "continuous_bernoulli", "full"),
+        ("mixture", "quantized_logistic", "diagonal"),
+        pytest.param("vamp", "bernoulli", "iaf", marks=pytest.mark.long),
+        pytest.param("normal", "normal_fixed_scale", "full", marks=pytest.mark.long),
+        pytest.param("fixed", "normal", "diagonal", marks=pytest.mark.long),
+        pytest.param("mixture", "quantized_logistic_mixture", "iaf", marks=pytest.mark.long),
+    ],
+)
+def test_training_under_xla(x, prior, likelihood, posterior):
+    vae = small_vae(PRIORS[prior](), likelihood=likelihood, posterior=posterior, use_exact_kl=False)
+    vae.compile(keras.optimizers.SGD(1e-3), jit_compile=True, steps_per_execution=1)
+    before = vae.get_weights()
+    found = vae.fit(x, batch_size=10, verbose=0).history
+    assert np.isfinite(found["loss"]).all()
+    moved = [(a != b).any() for a, b in zip(vae.get_weights(), before, strict=True) if a.ndim]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "quantized_logistic"])
+def test_a_data_set_of_float64_images(x, likelihood):
+    vae = small_vae(likelihood=likelihood)
+    vae.compile(keras.optimizers.SGD(0.0))
+    data = tf.data.Dataset.from_tensor_slices(x.astype("float64")).batch(10)
+    assert data.element_spec.dtype == tf.float64
+    vae.fit(data, verbose=0)
+    found = vae.evaluate(data, verbose=0, return_dict=True)
+    assert np.isfinite(list(found.values())).all()
+
+
 def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
     shape, prior = (28, 28, 1), priors.StandardNormal(3)
     encoder = networks.dense_encoder(shape, 3, units=(10,))

@@ -234,6 +234,18 @@ def monte_carlo_kl(
     return a.log_prob(z) - b.log_prob(z)
 
 
+def not_finite(name: str, bad: Any, first: int = 0) -> str:
+    """What a person is told of NaN or infinity in a term, by the images where it was met.
+
+    Args:
+        name: of the term, as printed.
+        bad: their indices, rising.
+        first: what to count them from.
+    """
+    others = f" and {len(bad) - 1} of the images after it." if len(bad) > 1 else "."
+    return f"{name}: expected finite values, got NaN or infinity at image {first + bad[0]}{others}"
+
+
 def pixel_log_prob(likelihood: "tfp.distributions.Distribution", x: tf.Tensor) -> tf.Tensor:
     """``log p(x_i|z)`` of each number of the images, not summed: shape (..., B, *image).
 

@@ -216,7 +216,8 @@ class VAE(Trainer):
             seed: integer or stateless seed; by default the model's own stream.
 
         Raises:
-            ValueError: wrong images, or `num_samples` below 1.
+            ValueError: wrong images, `num_samples` below 1, or, outside a `tf.function`, a value
+                that is not finite; its image and the term are named.
         """
         return self._over_images(self._elbo_of_piece, x, num_samples, seed, verbose=0)
 
@@ -238,7 +239,8 @@ class VAE(Trainer):
                 pieces.
 
         Raises:
-            ValueError: wrong images, or `num_samples` below 1.
+            ValueError: wrong images, `num_samples` below 1, or, outside a `tf.function`, a value
+                that is not finite; its image and the term are named.
         """
         return self._over_images(self._log_likelihood_of_piece, x, num_samples, seed, verbose)
 
@@ -371,8 +373,8 @@ class VAE(Trainer):
             are unchanged.
 
         Raises:
-            TypeError: `x` is a masked array; for "metropolis", a likelihood that is no
-                `tfd.Independent`.
+            TypeError: `x` is a masked array; for both Metropolis methods, a likelihood that is no
+                `tfd.Independent`: the hidden pixels must be independent of the others given z.
             ValueError: wrong images, observed pixels that are not finite, a mask of another shape
                 or not of booleans, another method, wrong numbers, or a conditional model: take
                 that of `for_label`.
@@ -501,7 +503,7 @@ class VAE(Trainer):
 
     @property
     def use_exact_kl(self) -> bool:
-        """Whether the KL is TFP's closed form or the Monte Carlo value at the decoded draw."""
+        """Whether the KL is TFP's closed form or the Monte Carlo value at the decoded draws."""
         regularizer = parts.regularizer(self.encoder)
         default = True if regularizer is None else regularizer.use_exact_kl
         return default if self._use_exact_kl is None else bool(self._use_exact_kl)
@@ -583,7 +585,25 @@ class VAE(Trainer):
         num_samples = _support.check_positive_int("num_samples", num_samples)
         seed = _support.stateless_seed(seed, self.seed_generator)
         x = self._batch(x)
-        return chunks.over_images(reduce, self, x, num_samples, seed, verbose)
+        found = chunks.over_images(reduce, self, x, num_samples, seed, verbose)
+        if tf.executing_eagerly():
+            bad = np.flatnonzero(~np.isfinite(found))
+            if bad.size:
+                raise ValueError(_support.not_finite(self._spoiled_term(x, bad[0]), bad))
+        return found
+
+    def _spoiled_term(self, x: Any, image: int) -> str:
+        """The name of a term that is not finite at some draw of this image."""
+        x = _support.take(x, slice(image, image + 1))
+        posterior, (x, decode) = self._encode(x, training=False), self.given(x)
+        z = posterior.sample(100, seed=[0, 0])
+        terms = {
+            "log p(x|z)": decode(z).log_prob(x),
+            "log p(z)": self.prior().log_prob(z),
+            "log q(z|x)": posterior.log_prob(z),
+        }
+        bad = [name for name, term in terms.items() if not np.isfinite(term).all()]
+        return bad[0] if bad else "log p(x, z) - log q(z|x)"
 
     @tf.function(reduce_retracing=True)
     def _elbo_of_piece(

@@ -172,6 +172,7 @@ class Trainer(keras.Model, abc.ABC):
         ELBO, at the same draws.
         """
         x, _ = _support.split_labels(x)
+        x = tf.cast(x, self.variable_dtype)  # as `call` is given it by Keras
         if sample_weight is not None:
             sample_weight = images.one_weight_each(sample_weight)
         terms = objectives.Terms(
@@ -220,6 +221,12 @@ class Trainer(keras.Model, abc.ABC):
         self, posterior: tfd.Distribution, seed: tf.Tensor, training: bool | None
     ) -> objectives.Draws:
         """What `call` decodes: the objective's draws for training and in `evaluate`, else one."""
+        if training and posterior.reparameterization_type is not tfd.FULLY_REPARAMETERIZED:
+            raise ValueError(
+                "posterior: expected a reparameterized one to train, since the gradient of "
+                f"E_q[log p(x|z)] goes through its draws, got {type(posterior).__name__}. A "
+                "tfd.MixtureSameFamily of independent dimensions is with reparameterize=True."
+            )
         chosen = bool(training) or _in_test_step_of.get() is self
         return (self.objective if chosen else _ONE_DRAW).draw(posterior, seed)
 
@@ -278,7 +285,7 @@ class Trainer(keras.Model, abc.ABC):
         Raises:
             ValueError: no images, images of another shape or type, NaN, or pixels that the
                 likelihood excludes; weights that are not one for each image; for a conditional
-                model, no labels, or unknown classes.
+                model, no labels, or unknown classes; a posterior that is not reparameterized.
         """
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default, which a data set cannot follow.
