@@ -100,7 +100,7 @@ def test_where_no_dimension_has_a_density_there_are_active_units_alone(
     assert watch.kl_per_dimension.shape == (1, 2)
     assert np.isnan(watch.kl_per_dimension).all()
     assert {tag for tag, *_ in events(tmp_path / "latent")} == {
-        "active_units", "variance_of_means",
+        "active_units", "collapsed", "variance_of_means",
     }  # fmt: skip
 
 
@@ -236,10 +236,13 @@ def test_event_files_hold_the_units_and_histograms_of_the_dimensions(bars, tmp_p
     vae = small_vae(latent_dim=7)
     watch, _ = fitted(vae, bars, epochs=2, log_dir=tmp_path)
     found = {(tag, step): rest for tag, step, *rest in events(tmp_path / "latent")}
-    assert set(found) == set(
-        itertools.product(["active_units", "variance_of_means", "kl_per_dimension"], [0, 1])
-    )
+    of_dimensions = [f"kl_per_dimension/{j}" for j in range(7)]
+    tags = ["active_units", "collapsed", "variance_of_means", "kl_per_dimension", *of_dimensions]
+    assert set(found) == set(itertools.product(tags, [0, 1]))
     for step, row in enumerate(watch.rows):
+        for tag, value in zip(of_dimensions, row["kl"], strict=True):
+            assert found[tag, step] == ["scalars", np.float32(value)]
+        assert found["collapsed", step] == ["scalars", row["collapsed"]]
         plugin, value = found["active_units", step]
         assert (plugin, value) == ("scalars", row["active_units"])
         plugin, value = found["kl_per_dimension", step]

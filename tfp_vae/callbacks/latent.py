@@ -116,8 +116,11 @@ class LatentDiagnostics(keras.callbacks.Callback):
         if self._events:
             self._events.scalar("active_units", usage.num_active, epoch)
             self._events.histogram("variance_of_means", usage.variance_of_means, epoch)
+            self._events.scalar("collapsed", float(self.rows[-1]["collapsed"]), epoch)
             if known:
                 self._events.histogram("kl_per_dimension", usage.kl, epoch)
+                for j, kl_of_dimension in enumerate(usage.kl):
+                    self._events.scalar(f"kl_per_dimension/{j}", kl_of_dimension, epoch)
             self._events.flush()
         # From the rows alone, so that a run that is resumed warns where it would have.
         before = [row["collapsed"] for row in self.rows[-_PATIENCE - 1 :]]
