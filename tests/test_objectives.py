@@ -147,7 +147,7 @@ class Line:
     def __init__(self, a=1.3, m=0.2, t=0.5):
         self.a, self.m, self.t = (tf.Variable(v, dtype=tf.float64) for v in (a, m, t))
 
-    def value(self, objective, noise, training=True):
+    def value(self, objective, noise, training=True, **options):
         """`objective` at the draws ``z = m + t * noise``, shape (S, 1)."""
         posterior = tfd.MultivariateNormalDiag([[self.m]], [[self.t]])
         scale = objectives.GradientScale() if objective.gradient == "dreg" else None
@@ -158,14 +158,13 @@ class Line:
             posterior=posterior,
             prior=tfd.MultivariateNormalDiag(tf.zeros(1, tf.float64)),
             draws=objectives.Draws(z, scale),
-            use_exact_kl=False,
-            training=training,
+            **{"use_exact_kl": False, "training": training, **options},
         )
         return objective(terms)[0]
 
-    def gradient(self, objective, noise):
+    def gradient(self, objective, noise, **options):
         with tf.GradientTape() as tape:
-            value = self.value(objective, noise)
+            value = self.value(objective, noise, **options)
         return np.array(tape.gradient(value, [self.a, self.m, self.t]))
 
     def log_w(self, noise, a, m, t):
@@ -208,6 +207,40 @@ def test_standard_gradient_is_that_of_finite_differences(objective, of_log_w, rn
     step = 1e-5 * np.eye(3)
     expected = [(bound(at + h) - bound(at - h)) / 2e-5 for h in step]
     np.testing.assert_allclose(line.gradient(objective, noise), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "monte carlo"])
+def test_elbo_of_any_weight_has_the_gradient_of_finite_differences(exact, beta, rng):
+    line, noise = Line(), rng.normal(size=6)
+
+    def bound(parameters):
+        a, m, t = parameters
+        z, normal = m + t * noise, scipy.stats.norm.logpdf
+        closed = 0.5 * (m**2 + t**2 - 1) - np.log(t)
+        kl = closed if exact else normal(z, m, t) - normal(z)
+        return np.mean(normal(Line.x, a * z, Line.s) - beta * kl)
+
+    at, options = np.array([1.3, 0.2, 0.5]), {"use_exact_kl": exact, "kl_weight": beta}
+    objective = objectives.ELBO(6)
+    assert float(line.value(objective, noise, **options)) == pytest.approx(bound(at), rel=1e-9)
+    expected = [(bound(at + h) - bound(at - h)) / 2e-5 for h in 1e-5 * np.eye(3)]
+    np.testing.assert_allclose(line.gradient(objective, noise, **options), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.5])
+def test_path_gradient_of_the_elbo_by_hand(beta, rng):
+    """``log q(z)`` depends on ``m`` and ``t`` through ``z`` alone, away from its optimum too."""
+    line, noise = Line(), rng.normal(size=6)
+    a, m, t = 1.3, 0.2, 0.5
+    z = m + t * noise
+    residual = (Line.x - a * z) / Line.s**2
+    slope = a * residual + beta * ((z - m) / t**2 - z)
+    expected = [np.mean(residual * z), np.mean(slope), np.mean(slope * noise)]
+    found = line.gradient(objectives.ELBO(6, gradient="stl"), noise, kl_weight=beta)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    standard = line.gradient(objectives.ELBO(6), noise, kl_weight=beta)
+    assert np.abs(standard - found).max() > 0.1
 
 
 @pytest.mark.parametrize(
