@@ -36,10 +36,9 @@ class Network:
 
 
 NETWORKS = {
-    # 5,896 images a second: the README's table of `VAE.fit`.
-    "cvae-mnist-2d": Network(69_989, 100, 100 / 5_896),
-    # The best of six rounds of 20 steps beside other work: noisy, and more than on idle cores.
-    "iwae-paper-iwae-50": Network(425_284, 100, 91e-3),
+    # Images a second on idle cores: benchmarks/RESULTS.md, the tables of `speed.py` and `settings.py`.
+    "cvae-mnist-2d": Network(69_989, 100, 100 / 6_300),
+    "iwae-paper-iwae-50": Network(425_284, 100, 100 / 3_087),
 }
 
 

@@ -21,7 +21,7 @@ class KLDivergenceRegularizer(keras.regularizers.Regularizer):
     ``num_samples`` draws of ``z ~ q(z|x)`` (Kingma & Welling 2014, arXiv:1312.6114, eq. 3 and
     appendix B). Inside a `tfp_vae.VAE` the model takes the prior, the kind and the weight from here
     and adds the term itself, so that it counts once there too; its Monte Carlo KL is that of the
-    one draw that is decoded, whatever `num_samples`.
+    draws that are decoded, whatever `num_samples`.
 
     Args:
         distribution_b: the prior: a layer of `tfp_vae.priors`, a `tfd.Distribution`, or a

@@ -74,7 +74,8 @@ def _factors(name: str, distribution: tfd.Distribution) -> tfd.Distribution:
 def elbo(reconstruction: tf.Tensor, kl: tf.Tensor, kl_weight: float | tf.Tensor = 1.0) -> tf.Tensor:
     """``ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z))``, in nats.
 
-    With `kl_weight` (beta) other than 1 it is the beta-VAE's objective and no bound any more.
+    With `kl_weight` (beta) other than 1 it is the beta-VAE's objective: above 1 a looser bound of
+    ``log p(x)``, below 1 none.
 
     Args:
         reconstruction: ``log p(x|z)``, shape (..., B).
