@@ -36,7 +36,7 @@ class Network:
 
 
 NETWORKS = {
-    # Images a second on idle cores: benchmarks/RESULTS.md, the tables of `speed.py` and `settings.py`.
+    # Images a second on idle cores: RESULTS.md, the tables of `speed.py` and `settings.py`.
     "cvae-mnist-2d": Network(69_989, 100, 100 / 6_300),
     "iwae-paper-iwae-50": Network(425_284, 100, 100 / 3_087),
 }

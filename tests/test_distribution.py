@@ -1,8 +1,11 @@
 """Several workers: real processes on 127.0.0.1 that end with the figures of one."""
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -105,6 +108,11 @@ SETTINGS = {
     "encoder": {"network": "dense_encoder", "units": [9]},
     "decoder": {"network": "dense_decoder", "units": [9]},
 }
+OPTIONS = [
+    option
+    for name, value in SETTINGS.items()
+    for option in ("--set", f"{name}={json.dumps(value)}")
+]
 
 
 def write_images(folder):
@@ -117,12 +125,10 @@ def command(*more):
     return ["-m", "tfp_vae", "train", *more, "--strategy", "multiworker", "--json"]
 
 
-def test_a_killed_worker_stops_the_others_and_the_run_goes_on(tmp_path):
+def test_a_killed_worker_stops_the_others_and_the_run_goes_on(tmp_path, capsys):
     """With two workers again, or with one; both end as one worker that was never stopped."""
     images, out = write_images(tmp_path), tmp_path / "run"
-    settings = [f"{name}={json.dumps(value)}" for name, value in SETTINGS.items()]
-    options = [option for setting in settings for option in ("--set", setting)]
-    begin = ["mlp-mnist", "--dataset", images, "--out", out, *options, "--epochs"]
+    begin = ["mlp-mnist", "--dataset", images, "--out", out, *OPTIONS, "--epochs"]
     with cluster.Workers([command(*begin, "5000")] * 2, tmp_path) as pair:
         end = time.monotonic() + 300
         while not (out / "history.csv").exists():
@@ -164,6 +170,63 @@ def test_a_killed_worker_stops_the_others_and_the_run_goes_on(tmp_path):
             np.testing.assert_allclose(a, b, 1e-4, atol=1e-5)
         key = "log_likelihood"
         np.testing.assert_allclose(run.metrics()[key], never_stopped.metrics()[key], 1e-4)
+
+    evaluate = ["evaluate", str(out), "--samples", "7", "--json"]
+    with cluster.Workers(
+        [["-m", "tfp_vae", *evaluate, "--strategy", "multiworker"]] * 2, tmp_path
+    ) as pair:
+        assert pair.wait() == [0, 0], pair.said(0)[-2000:]
+    assert pair.said(1, "out") == ""
+    capsys.readouterr()
+    assert cli.main(evaluate) == 0
+    assert_same_figures(json.loads(pair.said(0, "out")), json.loads(capsys.readouterr().out))
+
+
+def assert_same_figures(found, expected):
+    """Up to the order in which float32 numbers are added, as in a matrix product of other size."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, dict):
+            assert_same_figures(found[name], value)
+        elif isinstance(value, float):
+            assert found[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
+        else:
+            assert found[name] == value, name
+
+
+def test_a_worker_that_is_lost_stops_the_chief(tmp_path):
+    """Which hears of it when the heartbeats have been missing for some 20 s."""
+    images, out = write_images(tmp_path), tmp_path / "run"
+    begin = ["mlp-mnist", "--dataset", images, "--out", out, *OPTIONS, "--epochs", "100000"]
+    with cluster.Workers([command(*begin)] * 2, tmp_path) as pair:
+        end = time.monotonic() + 300
+        while not (out / "history.csv").exists():
+            assert time.monotonic() < end, pair.said(0)[-2000:]
+            time.sleep(0.1)
+        pair.processes[1].kill()
+        assert pair.wait() == [1, -signal.SIGKILL]
+        last = pair.said(0).strip().splitlines()[-1]
+    assert last.startswith(f"tfp-vae: error: {out}: another of the 2 workers was lost. Every")
+    assert training.Run(out).epochs_done >= 1
+
+
+def test_mirrored_on_one_device_trains_as_without_a_strategy(tmp_path):
+    images, out = write_images(tmp_path), tmp_path / "run"
+    arguments = ["mlp-mnist", "--dataset", images, "--out", out, *OPTIONS, "--epochs", "2"]
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tfp_vae", "train", *arguments, "--strategy", "mirrored", "--quiet"],
+        env={**environment, "PYTHONPATH": str(cluster.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    recipe = recipes.get("mlp-mnist").replace(dataset=images, epochs=2, **SETTINGS)
+    alone = training.train(recipe, tmp_path / "alone", verbose=0)
+    found = training.Run(out)
+    for name, values in alone.history().items():
+        if name != "seconds":
+            np.testing.assert_allclose(found.history()[name], values, 1e-5, err_msg=name)
 
 
 # --------------------------------------------------------------------- what is refused

@@ -21,7 +21,8 @@ class FusedAdam(keras.optimizers.Adam):
         w <- w - lr sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
 
     It pays where the weights are many and the images' work is small: dense networks. Where
-    convolutions take the time, it makes no difference (``benchmarks/RESULTS.md`` has both).
+    convolutions take the time, it makes no difference (``benchmarks/RESULTS.md``, the table of
+    settings, has both).
 
     Everything else (clipping, weight decay, averaging, accumulation of gradients, schedules,
     saving) is Keras' own. With `amsgrad` and for sparse gradients the update is Keras' too.

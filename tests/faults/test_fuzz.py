@@ -5,10 +5,13 @@ import gzip
 import io
 import json
 import os
+import pathlib
 import tarfile
+import tempfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfp_vae import datasets
@@ -17,7 +20,7 @@ from tfp_vae.datasets import DatasetError, files, records
 hypothesis = pytest.importorskip("hypothesis", reason="pip install '.[test]' brings hypothesis")
 st = hypothesis.strategies
 
-# Inputs for each of eleven loaders: TFP_VAE_FUZZ=1000 is the long form.
+# Inputs for each of thirteen loaders: TFP_VAE_FUZZ=1000 is the long form.
 INPUTS = int(os.environ.get("TFP_VAE_FUZZ", "15"))
 GREY = np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint8)
 
@@ -68,6 +71,27 @@ def read_index(path):
     assert all((path.parent / name).parent == path.parent for name, _ in index["splits"]["train"])
 
 
+def tfrecord():
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.write_records(folder, [GREY[..., None]])
+        return pathlib.Path(folder, "train-00000.tfrecord").read_bytes()
+
+
+def stream(path):
+    """An error of a batch is TensorFlow's own, with the name of the file in it."""
+    try:
+        for batch in datasets.stream(path.parent, batch_size=1, test_fraction=0):
+            assert float(tf.reduce_min(batch)) >= 0
+            assert float(tf.reduce_max(batch)) <= 1
+    except tf.errors.InvalidArgumentError as error:
+        raise DatasetError(str(error)) from error
+
+
+def stream_records(path):
+    (path.parent / "records.json").write_text(json.dumps(INDEX))
+    stream(path)
+
+
 # The file's name, what it should hold, and the reader.
 LOADERS = [
     pytest.param("x.npy", written(np.save, GREY), load, id="npy"),
@@ -81,6 +105,8 @@ LOADERS = [
     pytest.param("x.jpg", image("jpeg"), load_folder, id="jpg"),
     pytest.param("x.bmp", image("bmp"), load_folder, id="bmp"),
     pytest.param("records.json", json.dumps(INDEX).encode(), read_index, id="records.json"),
+    pytest.param("train-00000.tfrecord", tfrecord, stream_records, id="stream of records"),
+    pytest.param("x.png", image("png"), stream, id="stream of png"),
 ]
 
 
@@ -105,6 +131,7 @@ def spoiled(draw, content):
 @pytest.mark.parametrize(("name", "content", "read"), LOADERS)
 def test_a_loader_reads_it_or_says_what_is_wrong(tmp_path, name, content, read):
     path, seen = tmp_path / name, collections.Counter()
+    content = content() if callable(content) else content
     path.write_bytes(content)
     read(path)
 
