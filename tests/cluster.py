@@ -12,6 +12,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -152,6 +153,37 @@ def evaluated(strategy, vae, x):
     return {"many": many.to_dict(), "few": few.to_dict(), "share": share}
 
 
+def streamed(strategy):
+    """Each worker reads its own part of records; alone, batches of both parts' halves."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from tests.models import SHAPE, small_vae
+    from tfp_vae import datasets
+
+    x = np.random.default_rng(1).integers(0, 256, (80, *SHAPE), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        datasets.write_records(folder, [x], images_per_file=20)
+
+        def part(index):
+            options = {"binarization": "threshold", "training": False, "shard": (index, 2)}
+            return datasets.stream(folder, batch_size=20, **options)
+
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            data = part(strategy.cluster_resolver.task_id)
+        else:
+            halves = tf.data.Dataset.zip(part(0).rebatch(10), part(1).rebatch(10))
+            data = halves.map(lambda *both: tf.concat(both, 0))
+            assert len(list(data)) == 4
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            vae = small_vae()
+            vae.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+        history = vae.fit(data, epochs=2, verbose=0).history
+    return {"history": history, "weights": [weight.tolist() for weight in vae.get_weights()]}
+
+
 def main():
     import tensorflow as tf
 
@@ -163,7 +195,8 @@ def main():
         )
         found = figures(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), ["elbo", "free bits"])
     else:
-        found = figures(tf.distribute.MultiWorkerMirroredStrategy())
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        found = figures(strategy) | {"streamed": streamed(strategy)}
     pathlib.Path(path).write_text(json.dumps(found))
 
 

@@ -868,7 +868,6 @@ PRIORS = {
     "vamp": lambda: priors.VampPrior(2, SHAPE, 3, seed=0),
     "mixture": lambda: priors.GaussianMixture(2, 3, seed=0),
     "normal": lambda: priors.StandardNormal(2),
-    "fixed": lambda: priors.FixedPrior(tfd.MultivariateNormalDiag([0.0, 1.0])),
 }
 
 
@@ -879,7 +878,6 @@ PRIORS = {
         ("mixture", "quantized_logistic", "diagonal"),
         pytest.param("vamp", "bernoulli", "iaf", marks=pytest.mark.long),
         pytest.param("normal", "normal_fixed_scale", "full", marks=pytest.mark.long),
-        pytest.param("fixed", "normal", "diagonal", marks=pytest.mark.long),
         pytest.param("mixture", "quantized_logistic_mixture", "iaf", marks=pytest.mark.long),
     ],
 )

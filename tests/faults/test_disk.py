@@ -12,9 +12,11 @@ import pytest
 from tests.runs import ROOT, assert_same_run, command, contents, recipe
 from tfp_vae import _files, training
 
-# The writes of one more epoch at which the disk is full, each in a run of its own.
+# The writes of one more epoch at which the disk is full, each in a run of its own; with
+# TFP_VAE_KILLS all of them.
 FULL_AT = [
-    pytest.param(writes, marks=[] if writes == 4 else [pytest.mark.long]) for writes in range(14)
+    pytest.param(writes, marks=[] if writes == 4 else [pytest.mark.long])
+    for writes in (range(14) if os.environ.get("TFP_VAE_KILLS") else (0, 2, 4, 7, 9, 12))
 ]
 
 

@@ -250,9 +250,11 @@ def stream(
         seed: an integer of at least 0.
         shuffle_buffer: images of records or of TensorFlow Datasets; the larger, the better they
             are mixed.
-        shard: (index, count): this reader's part of the images, of as many workers. All parts
-            have the same number of batches: what is left over is left out, in training of each
-            epoch another part.
+        shard: (index, count): this reader's part of the images, of as many workers; of record
+            files it opens those that it has images of. All parts have the same number of batches:
+            what is left over is left out, in training of each epoch another part. In the `fit` of
+            a `tf.distribute` strategy, which is not to divide the images again, `batch_size` is
+            that of all workers together, and a step takes a worker's share of it from its part.
         drop_remainder: whether to leave out a last batch that is smaller.
         initial_epoch: as in `pipeline`.
         image_size: (height, width) to which an image folder's images are resized (bicubic).
@@ -343,13 +345,18 @@ def _batches(
             lambda i, batch: (batch, tf.stack([keys[1], i * parts + part]))
         )
 
-    return (
+    found = (
         tf.data.Dataset.from_tensors(0)
         .flat_map(epoch)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(batches))
         .prefetch(tf.data.AUTOTUNE)
     )
+    if parts > 1:
+        chosen = tf.data.Options()
+        chosen.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        found = found.with_options(chosen)
+    return found
 
 
 def _no_damage(batch: tf.Tensor) -> tf.Operation:
