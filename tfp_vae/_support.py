@@ -234,6 +234,11 @@ def monte_carlo_kl(
     return a.log_prob(z) - b.log_prob(z)
 
 
+def number(value: Any, dtype: Any) -> tf.Tensor:
+    """A number or a tensor in this type; `tf.cast` would take Python's floats through float32."""
+    return tf.cast(value if tf.is_tensor(value) else np.float64(value), dtype)
+
+
 def not_finite(name: str, bad: Any, first: int = 0) -> str:
     """What a person is told of NaN or infinity in a term, by the images where it was met.
 

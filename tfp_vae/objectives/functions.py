@@ -84,7 +84,7 @@ def elbo(reconstruction: tf.Tensor, kl: tf.Tensor, kl_weight: float | tf.Tensor 
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3; Higgins et al. 2017.
     """
-    return reconstruction - tf.cast(kl_weight, kl.dtype) * kl
+    return reconstruction - _support.number(kl_weight, kl.dtype) * kl
 
 
 def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
@@ -111,7 +111,7 @@ def free_bits(kl: tf.Tensor, minimum: float) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         total, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [total, count])
     used = total > minimum * count
-    return tf.reduce_sum(tf.where(used, kl, tf.cast(minimum, kl.dtype)), -1)
+    return tf.reduce_sum(tf.where(used, kl, _support.number(minimum, kl.dtype)), -1)
 
 
 def log_weights(
@@ -231,7 +231,7 @@ def doubly_reparameterized_bound(
     """
     weights = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))
     if scale is not None:
-        b = tf.cast(kl_weight, weights.dtype)
+        b = _support.number(kl_weight, weights.dtype)
         scale.factor = (1 - b + b * weights)[..., tf.newaxis]
     surrogate = tf.reduce_sum(weights * log_w, 0)
     return tf.stop_gradient(importance_weighted_bound(log_w) - surrogate) + surrogate
