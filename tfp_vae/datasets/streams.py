@@ -254,7 +254,8 @@ def stream(
             files it opens those that it has images of. All parts have the same number of batches:
             what is left over is left out, in training of each epoch another part. In the `fit` of
             a `tf.distribute` strategy, which is not to divide the images again, `batch_size` is
-            that of all workers together, and a step takes a worker's share of it from its part.
+            that of all workers together, and a step takes a worker's share of it from its part:
+            give `fit` the data set's ``repeat()`` and the steps of an epoch.
         drop_remainder: whether to leave out a last batch that is smaller.
         initial_epoch: as in `pipeline`.
         image_size: (height, width) to which an image folder's images are resized (bicubic).
@@ -264,8 +265,8 @@ def stream(
         data_dir: where TensorFlow Datasets finds or prepares its sets.
 
     Returns:
-        A `tf.data.Dataset` of known length: float32 (B, height, width, channels), or with labels a
-        pair of that and int64 (B,).
+        A `tf.data.Dataset`, of known length unless it is a part: float32 (B, height, width,
+        channels), or with labels a pair of that and int64 (B,).
 
     Raises:
         DatasetError: no such folder or split, a damaged index, a file that is missing, wrong
@@ -349,14 +350,15 @@ def _batches(
         tf.data.Dataset.from_tensors(0)
         .flat_map(epoch)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .apply(tf.data.experimental.assert_cardinality(batches))
-        .prefetch(tf.data.AUTOTUNE)
     )
     if parts > 1:
+        # A strategy makes several steps of each batch of a part, so that its length, which Keras
+        # would take for their number, is not told.
         chosen = tf.data.Options()
         chosen.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        found = found.with_options(chosen)
-    return found
+        return found.with_options(chosen).prefetch(tf.data.AUTOTUNE)
+    found = found.apply(tf.data.experimental.assert_cardinality(batches))
+    return found.prefetch(tf.data.AUTOTUNE)
 
 
 def _no_damage(batch: tf.Tensor) -> tf.Operation:
