@@ -31,14 +31,14 @@ SYSTEMS = {  # network, batch, draws, images of a round
     "dense, batch 500": ("dense", 500, 1, 20_000),
     "dense, batch 100, IWAE of 50 draws": ("dense", 100, 50, 4_000),
 }
-MORE_STEPS, XLA, ADAM = {"steps_per_execution": 100}, {"jit_compile": True}, {"optimizer": "Adam"}
+MORE_STEPS = {"steps_per_execution": 100}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # threads, options of `compile`
     "as it comes": ("", {}),
     "100 steps in one execution": ("", MORE_STEPS),
     "one thread for each operation": ("1", {}),
     "both": ("1", MORE_STEPS),
-    "XLA": ("", XLA),
-    "keras.optimizers.Adam": ("", ADAM),
+    "XLA": ("", {"jit_compile": True}),
+    "keras.optimizers.Adam": ("", {"optimizer": "Adam"}),
 }
 
 

@@ -161,7 +161,7 @@ def test_evaluations_without_labels_say_how_to_do_without(pair):
         more = () if evaluate is evaluation.imputation_error else (x,)
         with pytest.raises(ValueError, match=r"conditional one of 3 classes. vae.for_label\(y\)"):
             evaluate(shared(), pair, mask, *more)
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match=r"images: expected a pair \(images, labels\)"):
         evaluation.anomaly_scores(shared(), pair, x, num_samples=5)
     one = evaluation.anomaly_scores(shared(), (x, 2), pair, num_samples=5, seed=0)
     every = evaluation.anomaly_scores(

@@ -853,9 +853,9 @@ def test_a_posterior_whose_draws_have_no_gradient_is_refused_in_training(x):
             ]
         )
         decoder = networks.dense_decoder(SHAPE, 2, units=(8,))
-        made = VAE(encoder, decoder, priors.StandardNormal(2), use_exact_kl=False, seed=0)
-        made.compile("adam")
-        return made
+        model = VAE(encoder, decoder, priors.StandardNormal(2), use_exact_kl=False, seed=0)
+        model.compile("adam")
+        return model
 
     refused = vae(False)
     assert np.isfinite(refused.elbo(x, seed=0)).all()
