@@ -45,6 +45,10 @@ MODELS = [
         ),
         id="flows",
     ),
+    pytest.param(
+        lambda: of_networks("conv", {"name": "autoregressive_bernoulli", "units": 4, "radius": 1}),
+        id="conv, autoregressive",
+    ),
     pytest.param(conditional, id="conditional"),
 ]
 

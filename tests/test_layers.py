@@ -40,6 +40,12 @@ LAYERS = [
     ),
     pytest.param(lambda **k: layers.IndependentBernoulli((2, 3, 1), **k), 6, (2, 3, 1), id="bern"),
     pytest.param(
+        lambda **k: layers.AutoregressiveBernoulli((2, 3, 1), units=4, radius=1, seed=1, **k),
+        24,
+        (2, 3, 1),
+        id="autoregressive",
+    ),
+    pytest.param(
         lambda **k: layers.IndependentContinuousBernoulli((2, 3, 1), **k), 6, (2, 3, 1), id="cb"
     ),
     pytest.param(lambda **k: layers.IndependentNormal((2, 3, 1), **k), 12, (2, 3, 1), id="normal"),

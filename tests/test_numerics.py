@@ -40,6 +40,11 @@ def gradient(function, at):
 
 LIKELIHOODS = [
     pytest.param(layers.IndependentBernoulli(5), BINARY, id="bernoulli"),
+    pytest.param(
+        layers.AutoregressiveBernoulli((5, 1, 1), units=4, seed=0),
+        BINARY.reshape(5, 1, 1),
+        id="autoregressive",
+    ),
     pytest.param(layers.IndependentContinuousBernoulli(5), PIXELS, id="continuous_bernoulli"),
     pytest.param(layers.IndependentNormal(5), PIXELS, id="normal"),
     pytest.param(layers.IndependentNormalFixedScale(5, scale=1e-8), PIXELS, id="fixed_scale"),

@@ -993,6 +993,7 @@ PRIORS = {
     [
         ("vamp", "continuous_bernoulli", "full"),
         ("mixture", "quantized_logistic", "diagonal"),
+        pytest.param("normal", "autoregressive_bernoulli", "diagonal", marks=pytest.mark.long),
         pytest.param("vamp", "bernoulli", "iaf", marks=pytest.mark.long),
         pytest.param("normal", "normal_fixed_scale", "full", marks=pytest.mark.long),
         pytest.param("mixture", "quantized_logistic_mixture", "iaf", marks=pytest.mark.long),
@@ -1008,7 +1009,9 @@ def test_training_under_xla(x, prior, likelihood, posterior):
     assert all(moved)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "normal", "quantized_logistic"])
+@pytest.mark.parametrize(
+    "likelihood", ["bernoulli", "normal", "quantized_logistic", "autoregressive_bernoulli"]
+)
 def test_a_data_set_of_float64_images(x, likelihood):
     vae = small_vae(likelihood=likelihood)
     vae.compile(keras.optimizers.SGD(0.0))

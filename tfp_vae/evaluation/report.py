@@ -18,7 +18,7 @@ from tfp_vae.evaluation.elbo import elbo_terms
 from tfp_vae.evaluation.importance import importance_sampling
 from tfp_vae.evaluation.refinement import amortization_gap, check_betas, rate_distortion
 from tfp_vae.evaluation.usage import latent_usage
-from tfp_vae.layers import quantized
+from tfp_vae.layers import AutoregressivePixels, quantized
 from tfp_vae.vae import VAE
 
 _PARTS: dict[str, Callable[..., Any]] = {
@@ -211,7 +211,8 @@ def _class(distribution: tfd.Distribution) -> str:
 
 def _remarks(likelihood: tfd.Distribution, x: np.ndarray) -> tuple[str, ...]:
     base = getattr(likelihood, "distribution", likelihood)
-    if isinstance(base, tfd.Bernoulli) and not np.isin(x, (0, 1)).all():
+    binary = isinstance(base, (tfd.Bernoulli, AutoregressivePixels))
+    if binary and not np.isin(x, (0, 1)).all():
         return (
             "The images are grey and the likelihood is a Bernoulli, which is no density of grey "
             "pixels: log p(x), the ELBO and the bits are values of the training objective, not to "

@@ -7,6 +7,7 @@ constructor arguments instead of pickled code, and the KL regularizer counts onc
 
 from tfp_vae.layers.autoregressive import AutoregressiveNetwork
 from tfp_vae.layers.base import DistributionLambda
+from tfp_vae.layers.causal import AutoregressiveBernoulli, AutoregressivePixels, CausalNetwork
 from tfp_vae.layers.distributions import (
     IndependentBernoulli,
     IndependentContinuousBernoulli,
@@ -23,7 +24,10 @@ from tfp_vae.layers.quantized import (
 from tfp_vae.layers.regularizers import KLDivergenceRegularizer
 
 __all__ = [
+    "AutoregressiveBernoulli",
     "AutoregressiveNetwork",
+    "AutoregressivePixels",
+    "CausalNetwork",
     "DistributionLambda",
     "FlowDistribution",
     "IndependentBernoulli",

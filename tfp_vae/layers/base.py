@@ -192,6 +192,9 @@ class DistributionLambda(keras.layers.Layer):
     #: Whether the draws are pixels in [0, 1], so that others are refused as data.
     unit_interval = False
 
+    #: Whether the parameters of a pixel stand beside one another, not those of a kind.
+    parameters_by_pixel = False
+
     def build(self, input_shape: Any) -> None:
         self.built = True
 

@@ -101,7 +101,8 @@ def conv_decoder(
         kernel_size: height and width of the kernels.
         final_strides: stride of the last transposed convolution.
         activation: of all layers but the last.
-        likelihood: "bernoulli" (binary pixels), "continuous_bernoulli" (grey pixels in [0, 1]),
+        likelihood: "bernoulli" (binary pixels), "autoregressive_bernoulli" (binary pixels that
+            see those before them), "continuous_bernoulli" (grey pixels in [0, 1]),
             "normal" (learned mean and scale), "normal_fixed_scale" (scale 1: squared error),
             "quantized_logistic" or "quantized_logistic_mixture" (8-bit pixels, 5 components); or
             a dictionary with arguments of its layer, ``{"name": "normal_fixed_scale", "scale":
@@ -154,7 +155,7 @@ def conv_decoder(
                 data_format="channels_last",
                 name="parameters",
             ),
-            *heads.flat_parameters(image_shape, per_pixel),
+            *heads.flat_parameters(image_shape, layer),
             layer,
         ],
         name=name,

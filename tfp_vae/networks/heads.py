@@ -21,6 +21,7 @@ POSTERIORS: dict[str, Any] = {
 }
 LIKELIHOODS: dict[str, Any] = {
     "bernoulli": layers.IndependentBernoulli,
+    "autoregressive_bernoulli": layers.AutoregressiveBernoulli,
     "continuous_bernoulli": layers.IndependentContinuousBernoulli,
     "normal": layers.IndependentNormal,
     "normal_fixed_scale": layers.IndependentNormalFixedScale,
@@ -115,14 +116,19 @@ def _naming(kind: str, spec: Spec) -> Iterator[None]:
         raise ValueError(f"{kind} {name!r}: {error}") from error
 
 
-def flat_parameters(image_shape: tuple[int, int, int], per_pixel: int) -> list[keras.layers.Layer]:
-    """From (height, width, per_pixel * channels) to one vector, kind of parameter by kind."""
-    if per_pixel == 1:
-        return [keras.layers.Flatten()]
+def flat_parameters(
+    image_shape: tuple[int, int, int], layer: layers.DistributionLambda
+) -> list[keras.layers.Layer]:
+    """From (height, width, per_pixel * channels) to the vector that the likelihood's layer takes.
+
+    Most layers split it into as many equal parts as there are kinds of parameters.
+    """
     height, width, channels = image_shape
+    per_pixel = layer.input_size // math.prod(image_shape)
+    if per_pixel == 1 or layer.parameters_by_pixel:
+        return [keras.layers.Flatten()]
     return [
         keras.layers.Reshape((height, width, per_pixel, channels)),
-        # The layer splits its input into as many equal parts as there are kinds.
         keras.layers.Permute((3, 1, 2, 4)),
         keras.layers.Flatten(),
     ]

@@ -59,7 +59,7 @@ def layered_decoder(
     The last layer of `body` gives the parameters: an image of ``k * channels`` channels, or a
     vector of ``k * height * width * channels`` numbers, with ``k`` parameters for each pixel
     (1 for "bernoulli", "continuous_bernoulli" and "normal_fixed_scale", 3 for each component of
-    "quantized_logistic_mixture", 2 for the others).
+    "quantized_logistic_mixture", the `units` of "autoregressive_bernoulli", 2 for the others).
 
     Arguments and errors as in `layered_encoder` and `conv_decoder`.
 
@@ -78,7 +78,7 @@ def layered_decoder(
             f"layered_decoder: expected a body that ends in the shape {as_image}, the parameters "
             f"of {likelihood!r}, got {got}."
         )
-    for layer in heads.flat_parameters(image_shape, per_pixel) if got == as_image else ():
+    for layer in heads.flat_parameters(image_shape, distribution) if got == as_image else ():
         model.add(layer)
     model.add(distribution)
     return model

@@ -196,7 +196,7 @@ def residual_decoder(
             keras.layers.Reshape(small),
             *body,
             _strided(up, channels * per_pixel, name="parameters"),
-            *heads.flat_parameters(image_shape, per_pixel),
+            *heads.flat_parameters(image_shape, layer),
             layer,
         ],
         name=name,
