@@ -151,7 +151,7 @@ class Recipe:
         name = likelihood.get("name") if isinstance(likelihood, Mapping) else likelihood
         weights = self.kl_weight, self.objective.get("kl_weight")
         found = [self.remark] if self.remark else []
-        if name == "bernoulli" and self.binarization == "none":
+        if name in ("bernoulli", "autoregressive_bernoulli") and self.binarization == "none":
             found.append(_GREY)
         if name == "normal_fixed_scale":
             found.append("A density of pixels, of a fixed scale: compare it with no other scale's.")
@@ -506,6 +506,44 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
                 batch_size=128,
                 epochs=32,
                 passes=4,
+            ),
+            Recipe(
+                name="autoregressive-mnist",
+                summary="residual networks, IAF, flow prior, pixels that see the ones before them",
+                dataset="mnist",
+                binarization="dynamic",
+                latent_dim=32,
+                encoder={
+                    "network": "residual_encoder",
+                    "blocks": [1, 1],
+                    "posterior": {
+                        "name": "iaf",
+                        "num_flows": 4,
+                        "units": [480],
+                        "context_size": 64,
+                    },
+                },
+                decoder={
+                    "network": "residual_decoder",
+                    "likelihood": {"name": "autoregressive_bernoulli", "units": 32, "radius": 4},
+                },
+                prior={"name": "AutoregressiveFlow", "num_flows": 4, "units": [256]},
+                use_exact_kl=False,
+                objective={"name": "ELBO", "kl_weight": {"name": "LinearWarmUp", "steps": 3000}},
+                optimizer={
+                    "name": "FusedAdam",
+                    "learning_rate": {
+                        "schedule": "CosineDecay",
+                        "initial_learning_rate": 1e-5,
+                        "warmup_target": 1.5e-3,
+                        "warmup_steps": 1000,
+                        "decay_steps": 461 * 64 - 1000,  # 461 batches in each of 64 passes
+                    },
+                    "global_clipnorm": 100.0,
+                },
+                batch_size=128,
+                epochs=32,
+                passes=2,
             ),
         )
     }
