@@ -46,8 +46,8 @@ MODELS = [
         id="flows",
     ),
     pytest.param(
-        lambda: of_networks("conv", {"name": "autoregressive_bernoulli", "units": 4, "radius": 1}),
-        id="conv, autoregressive",
+        lambda: small_vae(likelihood={"name": "autoregressive_bernoulli", "units": 4, "radius": 1}),
+        id="autoregressive",
     ),
     pytest.param(conditional, id="conditional"),
 ]
@@ -190,6 +190,23 @@ def test_encoder_and_decoder_in_other_formats_compute_what_the_model_does(
                 np.testing.assert_allclose(found[key], value, rtol=0, atol=atol, err_msg=part)
 
 
+def autoregressive():
+    return small_vae(
+        likelihood={"name": "autoregressive_bernoulli", "units": 4, "radius": 1}, latent_dim=3
+    )
+
+
+@pytest.mark.extra
+def test_pixel_by_pixel_in_onnx(tmp_path, rng):
+    """A loop over the pixels, in the file."""
+    pytest.importorskip("tf2onnx", reason="needs pip install '.[onnx]'")
+    vae = autoregressive()
+    folder = vae.export(tmp_path / "exported", format="onnx")
+    z = rng.normal(size=(4, 3)).astype("float32")
+    found = by_onnx(folder, "decoder", {"z": z})
+    np.testing.assert_allclose(found["mean"], vae.decode(z).mean(), atol=1e-5)
+
+
 def with_igamma():
     layer = layers.DistributionLambda(
         lambda k: tfd.Independent(tfd.Normal(tf.math.igamma(1 + k, k), 1.0), 3)
@@ -214,6 +231,14 @@ def test_what_a_format_cannot_hold_is_one_clear_error(make, part, why, tool, tmp
     said = f"export: {tool} cannot hold this {part}: {why}"
     with pytest.raises(NotImplementedError, match=said):
         make().export(tmp_path / "a", format=tool)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.extra
+def test_litert_has_no_loop_over_the_pixels(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="needs pip install '.[litert]'")
+    with pytest.raises(NotImplementedError, match="litert cannot hold this decoder"):
+        autoregressive().export(tmp_path / "a", format="litert")
     assert list(tmp_path.iterdir()) == []
 
 
