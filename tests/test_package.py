@@ -18,6 +18,7 @@ FLOORS = {
     "_version": -2,
     "_files": -2,
     "_support": -1,
+    "_allowed": -1,
     "layers": 0,
     "objectives": 0,
     "optimizers": 0,

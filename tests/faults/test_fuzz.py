@@ -8,6 +8,7 @@ import os
 import pathlib
 import tarfile
 import tempfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tfp_vae.datasets import DatasetError, files, records
 hypothesis = pytest.importorskip("hypothesis", reason="pip install '.[test]' brings hypothesis")
 st = hypothesis.strategies
 
-# Inputs for each of thirteen loaders: TFP_VAE_FUZZ=1000 is the long form.
+# Inputs for each of fourteen loaders: TFP_VAE_FUZZ=1000 is the long form.
 INPUTS = int(os.environ.get("TFP_VAE_FUZZ", "15"))
 GREY = np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint8)
 
@@ -28,6 +29,13 @@ GREY = np.random.default_rng(0).integers(0, 256, (5, 6, 7), np.uint8)
 def written(save, *arguments, **options):
     file = io.BytesIO()
     save(file, *arguments, **options)
+    return file.getvalue()
+
+
+def lzma_npz(array):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x_train.npy", written(np.save, array))
     return file.getvalue()
 
 
@@ -97,6 +105,7 @@ LOADERS = [
     pytest.param("x.npy", written(np.save, GREY), load, id="npy"),
     pytest.param("x.npz", written(np.savez, x_train=GREY, y_train=np.arange(5)), load, id="npz"),
     pytest.param("x.npz", written(np.savez_compressed, x_train=GREY / 255), load, id="npz packed"),
+    pytest.param("x.npz", lzma_npz(GREY), load, id="npz by LZMA"),
     pytest.param("x-idx3-ubyte", idx(GREY), lambda p: files.read_idx(p, 3), id="idx"),
     pytest.param("x-idx1-ubyte", idx(GREY[0, 0]), lambda p: files.read_idx(p, 1), id="labels"),
     pytest.param("x.gz", gzip.compress(idx(GREY)), lambda p: files.read_idx(p, 3), id="idx.gz"),

@@ -7,6 +7,7 @@ unpickled, sizes are compared with the file's before memory is taken, and every 
 
 import contextlib
 import gzip
+import lzma
 import math
 import os
 import pathlib
@@ -46,6 +47,7 @@ _DAMAGE = (
     RecursionError,  # or has a thousand brackets
     struct.error,
     zlib.error,
+    lzma.LZMAError,  # which a zip may use
     zipfile.BadZipFile,
     tarfile.TarError,
 )
@@ -109,7 +111,7 @@ def read_npz(
         for key in (*required, *optional):
             if key in members:
                 label = f"{path} [{key}]"
-                _check_unpacked(label, members[key].file_size, path.stat().st_size)
+                check_unpacked(label, members[key].file_size, path.stat().st_size)
                 with archive.open(members[key]) as stream:
                     arrays[key] = _read_npy_stream(label, stream, members[key].file_size)
             elif key in required:
@@ -121,7 +123,7 @@ def read_npz(
     return arrays
 
 
-def _check_unpacked(label: str, size: int, packed: int) -> None:
+def check_unpacked(label: str, size: int, packed: int) -> None:
     """Refuse what unfolds to more memory than data do.
 
     Raises:
@@ -156,12 +158,13 @@ def read_idx(path: pathlib.Path, ndim: int) -> np.ndarray:
         if size > most if zipped else size != most:
             got = f"at most {most:,}" if zipped else f"{most:,}"
             raise _damaged(path, values, got)
-        _check_unpacked(str(path), size, file_size)
+        check_unpacked(str(path), size, file_size)
         content = stream.read(size + 1)
         if len(content) != size:
             got = f"{len(content):,}" if len(content) < size else "more"
             raise _damaged(path, values, got)
-    return np.frombuffer(content, np.uint8).reshape(shape)
+        # Within, since sides of which one is 0 may be too large for NumPy.
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 # ---------------------------------------------------------------------- CIFAR-10

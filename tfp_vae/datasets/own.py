@@ -230,6 +230,10 @@ def _read_images(
 ) -> np.ndarray:
     """uint8, shape (N, height, width, 1 or 3)."""
     first = read_image(paths[0], image_size, grayscale)
+    if image_size is None:
+        # Where it is given, the caller knows what all of them take.
+        stored = sum(path.stat().st_size for path in paths)
+        files.check_unpacked(str(paths[0].parent), len(paths) * first.size, stored)
     images = np.empty((len(paths), *first.shape), np.uint8)
     for index, path in enumerate(paths):
         image = first if index == 0 else read_image(path, image_size, grayscale)

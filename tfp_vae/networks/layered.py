@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from tfp_vae import _support
+from tfp_vae import _allowed, _support
 from tfp_vae.networks import heads
 
 #: A Keras layer, or its class and its arguments as plain data: ``{"layer": "Dense", "units": 5}``.
@@ -90,9 +90,15 @@ def _layer(spec: LayerSpec) -> keras.layers.Layer:
     arguments: dict[str, Any] = dict(spec)
     name = arguments.pop("layer", None)
     cls = getattr(keras.layers, str(name), None)
-    if not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer)) or name == "Lambda":
-        raise ValueError(f"layer: expected the name of a class in keras.layers, got {name!r}.")
+    if (
+        not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer))
+        or name in _allowed.REFUSED
+    ):
+        raise ValueError(
+            f"layer: expected the name of a class in keras.layers without code, got {name!r}."
+        )
     try:
+        _allowed.check(arguments)
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error

@@ -3,43 +3,22 @@
 import contextlib
 import io
 import json
+import lzma
 import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import h5py
 import keras
 
-from tfp_vae import _files
+from tfp_vae import _allowed, _files
 from tfp_vae.vae import VAE
 
 # Keras stores without compression, so that a true file holds about as many bytes as it has.
 _MAX_EXPANSION = 100
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-
-# Where Keras may look for a class or function that a file names. Not keras.utils, keras.saving and
-# keras.config, whose functions download files or turn safe mode off.
-_MODULES = {
-    "builtins",  # Keras' word for its own functions: activations, losses and their like
-    "keras",
-    *(
-        f"keras.{name}"
-        for name in (
-            "activations", "constraints", "dtype_policies", "initializers", "layers", "losses",
-            "metrics", "models", "optimizers", "optimizers.schedules", "quantizers", "random",
-            "regularizers",
-        )
-    ),
-}  # fmt: skip
-_PRIVATE_MODULES = ("keras.src.models.", "keras.src.ops.")  # what has no public name
-# Layers that hold code, or that read files which their settings name.
-_REFUSED = {
-    "__lambda__", "FlaxLayer", "IntegerLookup", "JaxLayer", "Lambda", "StringLookup", "TFSMLayer",
-    "TextVectorization", "TorchModuleWrapper",
-}  # fmt: skip
 
 
 class RunError(ValueError):
@@ -113,19 +92,23 @@ def check_file(path: pathlib.Path) -> dict[str, Any] | None:
         OSError,
         ValueError,
         KeyError,
+        TypeError,  # a type of HDF5 that h5py does not know
         EOFError,
         NotImplementedError,  # unknown compression
         RuntimeError,  # a password, or a part of HDF5 that cannot be read
         RecursionError,  # JSON of ten thousand brackets
         zipfile.BadZipFile,
         zlib.error,
+        lzma.LZMAError,
     ) as error:
         raise RunError(
             f"{path}: expected a .keras file, got a damaged or other one: "
             f"{str(error) or type(error).__name__}"
         ) from error
-    for entry in _classes(found):
-        _check_class(path, entry)
+    try:
+        _allowed.check(found)
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from error
     return note
 
 
@@ -161,35 +144,7 @@ def _check_arrays(weights: bytes) -> None:
                 seen.add(address)
                 if isinstance(item, h5py.Group):
                     pending.append(item)
+                elif not isinstance(item, h5py.Dataset):
+                    raise ValueError(f"{name}, which is no array, among the weights")
                 elif item.external or item.is_virtual or item.nbytes > len(weights):
                     raise ValueError(f"an array {name} whose values are not in the file")
-
-
-def _classes(found: Any) -> Iterator[dict[str, Any]]:
-    """What a configuration asks Keras to make."""
-    pending = [found]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            if "class_name" in item:
-                yield item
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
-def _check_class(path: pathlib.Path, entry: dict[str, Any]) -> None:
-    kind, module = str(entry["class_name"]), entry.get("module")
-    name = str(entry.get("config") if kind == "function" else kind)
-    registered = name if kind == "function" else entry.get("registered_name")
-    if registered and keras.saving.get_registered_object(registered) is not None:
-        return
-    known = module is None or (
-        isinstance(module, str) and (module in _MODULES or module.startswith(_PRIVATE_MODULES))
-    )
-    if not known or kind in _REFUSED:
-        raise RunError(
-            f"{path}: expected layers of Keras without code, of tfp_vae or registered ones, got "
-            f"{name} of {module}. If it is yours, decorate it with "
-            "@keras.saving.register_keras_serializable and import it before."
-        )
