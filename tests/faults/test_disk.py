@@ -38,6 +38,24 @@ def test_full_disk_leaves_the_run_as_it_was(copied):
     assert training.resume(copied, epochs=4, verbose=0).epochs_done == 4
 
 
+NO_ROOM = """
+import pathlib, resource, sys
+from tfp_vae.training.locks import locked
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+with locked(pathlib.Path(sys.argv[1])):
+    pass
+try:
+    with locked(pathlib.Path(sys.argv[1])):
+        raise KeyError("of the training")
+except KeyError:
+    print("passed on")
+"""
+
+
+def test_a_lock_that_has_no_room_hides_no_other_error(tmp_path, fresh_process):
+    assert fresh_process(NO_ROOM, tmp_path) == "passed on\n"
+
+
 def call(*arguments, **options):
     return subprocess.run(
         command(*arguments),

@@ -27,6 +27,13 @@ def _change(path, **content):
     path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
 
 
+def _with_about(folder, about):
+    """Its arrays as they were, and something else about them."""
+    with np.load(folder / "state.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(folder / "state.npz", **{**arrays, "about": np.frombuffer(about, "u1")})
+
+
 BAD_RUNS = [
     pytest.param(lambda f: (f / "run.json").unlink(), "got none with run.json", id="no run"),
     pytest.param(lambda f: _damage(f / "run.json"), "run.json: .* damaged", id="run.json"),
@@ -40,6 +47,9 @@ BAD_RUNS = [
                  id="no versions"),
     pytest.param(lambda f: (f / "state.npz").unlink(), "state.npz: expected the state", id="state"),
     pytest.param(lambda f: _damage(f / "state.npz"), "state.npz: .* damaged", id="half a state"),
+    pytest.param(lambda f: _with_about(f, b"[" * 100_000), "state.npz: .* damaged", id="brackets"),
+    pytest.param(lambda f: _with_about(f, b'{"variables": 1, "progress": []}'), "state.npz: .* damaged",
+                 id="no progress"),
     pytest.param(lambda f: _change(f / "run.json", data={}), "expected an entry on", id="no data"),
     pytest.param(lambda f: np.savez(f / "state.npz", about=np.frombuffer(b"{}", "u1")),
                  "state.npz: .* damaged", id="foreign state"),

@@ -45,7 +45,15 @@ class EventWriter:
         self._write(tag, np.array([*map(str.encode, size), *pngs], object), step, "images")
 
     def flush(self) -> None:
-        self._writer.flush()
+        """Write what is pending.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            self._writer.flush()
+        except tf.errors.OpError as error:  # of a full disk TensorFlow says: resource exhausted
+            raise OSError(f"{self.folder}: cannot be written: {error.message}") from error
 
     def _write(self, tag: str, value: Any, step: int, plugin: str) -> None:
         summary = tf.compat.v1.SummaryMetadata

@@ -78,6 +78,9 @@ def write_records(
         raise passed.__cause__ from None  # type: ignore[misc]
     if not files:
         raise DatasetError("pieces: expected at least one image, got none.")
+    if (folder / INDEX).exists():
+        # Another split may have been written meanwhile.
+        index["splits"] = read_index(folder)["splits"]
     index |= facts
     index["splits"][split] = files
     # Last, so that a folder whose writing was stopped holds no such split.

@@ -117,6 +117,12 @@ class Run:
         """The number of epochs whose results are kept."""
         return len(self.history().get("elbo", []))
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that ``model.keras`` is of: that of the lowest validation loss; 0 for none."""
+        losses = self.history().get("val_loss", [])
+        return int(np.argmin(losses)) + 1 if losses else 0
+
     def history(self) -> dict[str, list[float]]:
         """The columns of ``history.csv`` by name; empty before the end of the first epoch.
 
@@ -348,7 +354,12 @@ class Run:
             arrays = files.read_npz(path, ["about", *names])  # refuses a wrong CRC-32
             about = json.loads(arrays["about"].tobytes())
             about = {name: about[name] for name in ("variables", "progress")}
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            if not isinstance(about["progress"].get("history"), dict):
+                raise ValueError
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            zipfile.BadZipFile,
+        ) as error:  # fmt: skip
             raise RunError(f"{path}: expected the state of a run, got a damaged file.") from error
         if self._sum:
             self._check_note(path, note)

@@ -21,7 +21,8 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     try:
-        file = path.open("a+")
+        # Without a buffer, whose bytes a full disk would refuse again when the file is closed.
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise OSError(f"{folder}: expected a folder that can be written, got {error}") from error
     with file:
@@ -35,12 +36,13 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         # Read only where the lock is held: what a killed process left names nobody.
         with contextlib.suppress(OSError):  # a full disk
             file.truncate(0)
-            file.write(json.dumps({"process": os.getpid(), "machine": socket.gethostname()}))
-            file.flush()
+            holder = {"process": os.getpid(), "machine": socket.gethostname()}
+            file.write(json.dumps(holder).encode())
         try:
             yield
         finally:
-            file.truncate(0)
+            with contextlib.suppress(OSError):
+                file.truncate(0)
 
 
 def _holder(path: pathlib.Path) -> str:

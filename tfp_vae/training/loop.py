@@ -197,7 +197,12 @@ def _continue(
 ) -> Run:
     """From the state that the folder holds to the end of epoch number `epochs`."""
     state = run.load_state(vae)
-    progress = Progress() if state is None else Progress(**state)
+    try:
+        progress = Progress(**(state or {}))
+    except TypeError as error:
+        raise RunError(
+            f"{run.folder / 'state.npz'}: expected the state of a run, got a damaged file."
+        ) from error
     if epochs < progress.epoch:
         raise RunError(
             f"epochs: expected at least the {progress.epoch} that are done, got {epochs}."
