@@ -139,7 +139,13 @@ def test_bad_input_leaves_nothing(run, report, tmp_path, monkeypatch):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     other = tmp_path / "full" / "report.json"
     content = json.loads((report / "report.json").read_text())
-    content["about"]["dataset"] = "mnist"
+    earlier = tmp_path / "full" / "earlier"
+    earlier.mkdir()
+    about = content["about"]
+    (earlier / "report.json").write_text(
+        json.dumps({**content, "about": {**about, "epoch": about["epoch"] + 1}})
+    )
+    about["dataset"], about["run"] = "mnist", "0"
     cases = [
         (tmp_path, "a", {}, RunError, "expected the folder of a run"),
         (run, "full", {}, FileExistsError, "new or an empty folder"),
@@ -149,8 +155,9 @@ def test_bad_input_leaves_nothing(run, report, tmp_path, monkeypatch):
             "a",
             {"report": other.parent},
             RunError,
-            "blobs, threshold, got one of cvae-mnist-conditional, mnist",
+            "on blobs, threshold, got one of epoch 1 of another run, on mnist, threshold",
         ),
+        (run, "a", {"report": earlier}, RunError, "of epoch 1 of this run.*of epoch 2 of this run"),
     ]
     other.write_text(json.dumps(content))
     for source, name, options, error, message in cases:

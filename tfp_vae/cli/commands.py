@@ -239,6 +239,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 title=run.recipe.name if run else options.model.name,
                 about={
                     "model": str(options.model),
+                    **({"run": run.identity, "epoch": run.best_epoch} if run else {}),
                     "dataset": data.name,
                     "source": data.source,
                     "binarization": opened.binarization,

@@ -76,7 +76,7 @@ def package(
 
     Raises:
         RunError: the run is not finished, its model is damaged, or a report that is none, or of
-            another recipe or other data.
+            another run, an earlier epoch or other data.
         FileExistsError: the folder is there and holds something.
         OSError: it cannot be written.
     """
@@ -137,7 +137,7 @@ def _of_report(run: Run, folder: pathlib.Path, conditional: bool) -> tuple[list[
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         about, parts = report["about"], report["parts"]
-        of = tuple(str(about[name]) for name in ("title", "dataset", "binarization"))
+        of = tuple(about.get(name) for name in ("run", "epoch", "dataset", "binarization"))
         elbo, weighted = (parts[name] for name in ("elbo_terms", "importance_sampling"))
         figures = [
             _Figure(
@@ -153,10 +153,14 @@ def _of_report(run: Run, folder: pathlib.Path, conditional: bool) -> tuple[list[
         remarks = report["remarks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: expected the JSON of a report, got: {error!r}") from error
-    expected = run.recipe.name, run.about["data"]["name"], run.recipe.binarization
+    expected = run.identity, run.best_epoch, run.about["data"]["name"], run.recipe.binarization
     if of != expected:
+        _, epoch, *images = of
+        whose = "this run" if of[0] == run.identity else "another run"
         raise RunError(
-            f"{path}: expected a report of {', '.join(expected)}, got one of {', '.join(of)}."
+            f"{path}: expected a report of epoch {expected[1]} of this run, on {expected[2]}, "
+            f"{expected[3]}, got one of epoch {epoch} of {whose}, on "
+            f"{', '.join(map(str, images))}. Make it again: tfp-vae evaluate --report."
         )
     return figures, remarks
 
@@ -229,10 +233,9 @@ def _body(
         "are TensorFlow Probability distributions, on Keras 3.",
         "",
         "```python",
-        "import keras",
-        "import tfp_vae  # whose classes the file names; it holds no code",
+        "from tfp_vae import training",
         "",
-        'vae = keras.saving.load_model("model.keras")',
+        'vae = training.load_model("model.keras")  # inspects the file, which holds no code',
         f"images = {drawn}",
         "```",
         "",

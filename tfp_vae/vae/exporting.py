@@ -111,12 +111,15 @@ def _compute_dtypes(layer: keras.layers.Layer) -> Iterator[str]:
 
 
 def _onnx(vae: "VAE", folder: pathlib.Path) -> None:
-    tf2onnx, onnx = _tool("tf2onnx", "onnx"), _tool("onnx", "onnx")
+    tf2onnx, onnx = _tool("tf2onnx"), _tool("onnx")
     for name, (_, (function, signature)) in _networks(vae, "onnx").items():
         compiled = tf.function(function, signature, autograph=False)
-        model, _ = tf2onnx.convert.from_function(
-            compiled, signature, custom_op_handlers=onnx_operations.HANDLERS
-        )
+        try:
+            model, _ = tf2onnx.convert.from_function(
+                compiled, signature, custom_op_handlers=onnx_operations.HANDLERS
+            )
+        except Exception as error:  # tf2onnx raises nearly anything
+            raise _cannot("onnx", name, error) from error
         shapes = {spec.name: spec.shape for spec in signature}
         for key, value in compiled.get_concrete_function().structured_outputs.items():
             shapes[key] = value.shape
@@ -158,11 +161,11 @@ def _cannot(format: str, name: str, why: Any) -> NotImplementedError:
     return NotImplementedError(f"export: {format} cannot hold this {name}: {said[:300]}")
 
 
-def _tool(module: str, extra: str) -> Any:
+def _tool(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"export: format={extra!r} needs the package {module}, got: {error}. "
-            f'Try: pip install "tfp-vae[{extra}]"'
+            f"export: format='onnx' needs the package {module}, got: {error}. "
+            "Try: pip install tf2onnx onnxruntime"
         ) from error
