@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfp_vae import VAE, layers, networks, priors
+from tfp_vae import VAE, evaluation, layers, networks, priors
 
 SHAPES = [
     pytest.param((2, 3, 1), 1, id="2x3x1"),
@@ -190,17 +190,35 @@ def test_features_of_a_convolution_reach_their_pixel():
     np.testing.assert_array_equal(features, images(z))
 
 
-def test_only_what_needs_independent_pixels_is_refused(rng):
+def test_a_model_of_it_does_what_others_do(rng, monkeypatch):
     vae = small_vae()
-    x = rng.integers(0, 2, (3, 8, 8, 1)).astype("float32")
-    mask = np.ones_like(x, bool)
-    mask[:, 4:] = False
-    with pytest.raises(TypeError, match=r"independent pixels.*AutoregressivePixels"):
-        vae.impute(x, mask, num_steps=4, seed=0)
-    found = vae.impute(x, mask, num_steps=4, seed=0, method="pseudo-gibbs")
-    np.testing.assert_array_equal(found.samples[0][mask], x[mask])
+    x = rng.integers(0, 2, (5, 8, 8, 1)).astype("float32")
+    mask = rng.random(x.shape) < 0.5
+    found = evaluation.imputation_errors(
+        vae, x, mask, x, methods=("metropolis", "pseudo-gibbs"), num_neighbours=2, num_samples=3,
+        num_steps=4, seed=0,
+    )  # fmt: skip
+    assert all(np.isfinite(error.log_score).all() for error in found.values())
     assert np.isfinite(vae.log_likelihood(x, 20, seed=0)).all()
-    assert vae.predict(x, verbose=0).shape == x.shape
+    mean = vae.predict(x, verbose=0)
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 64 * 4 * 2 // 16)  # two at a time
+    np.testing.assert_allclose(vae.reconstruct(x), mean, atol=1e-6)
+    draws = vae.sample(5, seed=0)
+    assert len({image.numpy().tobytes() for image in draws}) == 5  # not two by one noise
+
+
+def test_hidden_pixels_are_drawn_given_those_before_them(rng):
+    _, p, _ = distribution((3, 4, 1), 1)
+    x = rng.integers(0, 2, (2, 3, 4, 1)).astype("float32")
+    observed = rng.random(x.shape) < 0.5
+    drawn = np.stack([p.complete(x, observed, seed=(0, i)) for i in range(300)])
+    np.testing.assert_array_equal(
+        drawn[:, observed], np.broadcast_to(x[observed], (300, observed.sum()))
+    )
+    chances = p.conditional_probs(drawn).numpy()
+    error = np.sqrt((chances * (1 - chances)).sum(0)) / 300
+    assert (np.abs((drawn - chances).mean(0)) <= 5 * error)[~observed].all()
+    np.testing.assert_allclose(p.pixel_log_prob(x).numpy().sum((1, 2, 3)), p.log_prob(x), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +230,9 @@ def test_only_what_needs_independent_pixels_is_refused(rng):
         ),
         pytest.param(
             lambda: layers.AutoregressiveBernoulli((4, 4, 1), radius=-1), "radius", id="radius"
+        ),
+        pytest.param(
+            lambda: layers.AutoregressiveBernoulli((4, 4, 1), "logits"), "no logits", id="logits"
         ),
         pytest.param(
             lambda: layers.AutoregressiveBernoulli((2, 2, 1), units=4)(tf.zeros([3, 4])),

@@ -138,26 +138,59 @@ def binary_vae():
     )
     slope, bias = np.array([[2.0, -1.5, 1.0, 3.0]]), np.array([0.5, -0.3, 0.0, -1.0])
     decoder.layers[0].set_weights([slope, bias])
-    return VAE(encoder, decoder, prior), slope[0], bias
+    return VAE(encoder, decoder, prior)
 
 
-def test_binary_pixels_come_with_the_frequencies_of_the_conditional():
-    """Against the sum over all states of the hidden pixels, integrated over z by quadrature."""
-    vae, slope, bias = binary_vae()
-    seen = np.array([[True, False], [True, False]])
-    x = np.array([1.0, 0.0, 0.0, 0.0], "float32").reshape(1, 2, 2, 1)
-    got = vae.impute(x, seen, 8000, num_steps=60, seed=0)
+def autoregressive_vae():
+    """As `binary_vae`, pixels that depend on their neighbours by weights that matter."""
+    shape, prior = (2, 2, 1), priors.StandardNormal(1)
+    layer = layers.AutoregressiveBernoulli(shape, units=3, radius=1)
+    decoder = keras.Sequential([keras.Input((1,)), keras.layers.Dense(layer.input_size), layer])
+    rng = np.random.default_rng(10)
+    for weight in decoder.weights:
+        weight.assign(rng.normal(size=weight.shape, scale=1.2))
+    encoder = networks.dense_encoder(shape, 1, units=(4,), prior=prior)
+    return VAE(encoder, decoder, prior)
+
+
+@pytest.mark.parametrize("method", ["metropolis", "metropolis-within-gibbs"])
+@pytest.mark.parametrize("make", [binary_vae, autoregressive_vae])
+def test_binary_pixels_come_with_the_frequencies_of_the_conditional(make, method):
+    """Against the sum over all states of the hidden pixels, integrated over z by quadrature.
+
+    Seen pixels lie before and behind the hidden ones, which autoregressive ones see but before.
+    """
+    vae = make()
+    seen = np.array([[False, True], [False, True]])
+    x = np.array([0.0, 1.0, 0.0, 0.0], "float32").reshape(1, 2, 2, 1)
+    got = vae.impute(x, seen, 8000, method=method, num_steps=60, seed=0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-    p = 1 / (1 + np.exp(-(nodes[:, None] * slope + bias)))
     states = [(a, b) for a in (0, 1) for b in (0, 1)]
-    joint = np.array([weights @ (p**s * (1 - p) ** (1 - s)).prod(1)
-                      for s in (np.array([1, a, 0, b]) for a, b in states)])  # fmt: skip
+    images = np.array([[a, 1, b, 0] for a, b in states], "float32").reshape(-1, 1, 2, 2, 1)
+    joint = np.exp(vae.decode(nodes[:, None].astype("float32")).log_prob(images)) @ weights
     expected = joint / joint.sum()
-    draws = np.asarray(got.samples)[:, 0, :, 1, 0]
+    draws = np.asarray(got.samples)[:, 0, :, 0, 0]
     seen_states = np.array([np.mean((draws == s).all(1)) for s in states])
     error = np.sqrt(expected * (1 - expected) / len(draws))
     assert np.all(np.abs(seen_states - expected) < 5 * error)
     assert np.ptp(expected) > 0.2  # independent pixels of 1/2 would not pass
+    mean = expected @ np.array(states)
+    assert np.all(np.abs(got.mean[0, :, 0, 0] - mean) < 5 * np.sqrt(mean * (1 - mean) / 8000))
+
+
+def test_dependent_pixels_with_nothing_seen_keep_the_models_law():
+    """From the first step on, for images of which pixels lie within and without the rows."""
+    vae, x = autoregressive_vae(), np.zeros((1, 2, 2, 1), "float32")
+    images = np.array([[a, b, c, d] for a in (0, 1) for b in (0, 1) for c in (0, 1)
+                       for d in (0, 1)], "float32").reshape(-1, 1, 2, 2, 1)  # fmt: skip
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    mass = np.exp(vae.decode(nodes[:, None].astype("float32")).log_prob(images)) @ weights
+    mass /= mass.sum()
+    for steps in (1, 5):
+        draws = vae.impute(x, np.zeros((2, 2), bool), 8000, num_steps=steps, seed=steps).samples
+        code = (np.asarray(draws).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)
+        frequency = np.bincount(code, minlength=16) / len(code)
+        assert np.all(np.abs(frequency - mass) < 5 * np.sqrt(np.maximum(mass, 1e-3) / len(code)))
 
 
 def test_local_moves_reach_what_an_encoder_never_proposes(model, rng):
@@ -189,6 +222,7 @@ def test_local_moves_ask_for_independent_pixels(rng):
     assert np.isfinite(got.samples).all()
 
 
+AUTOREGRESSIVE = {"name": "autoregressive_bernoulli", "units": 3}
 LIKELIHOODS = ["bernoulli", "continuous_bernoulli", "normal", "quantized_logistic"]
 
 
@@ -252,8 +286,14 @@ def test_bfloat16_networks_draw_in_float32(rng):
     assert np.isfinite(got.mean).all()
 
 
-def test_other_numbers_are_not_other_traces(rng):
-    vae, x = small_vae(), rng.integers(0, 2, (9, *SHAPE)).astype("float32")
+@pytest.mark.parametrize(
+    "likelihood",
+    [*LIKELIHOODS, "normal_fixed_scale", "quantized_logistic_mixture", AUTOREGRESSIVE],
+    ids=str,
+)
+def test_other_numbers_are_not_other_traces(rng, likelihood):
+    vae = small_vae(likelihood=likelihood)
+    x = rng.integers(0, 2, (9, *SHAPE)).astype("float32")
     for count, samples, steps, burn_in in (
         (9, 1, 4, 0),
         (5, 2, 7, 3),

@@ -1,7 +1,7 @@
-"""What a trained `VAE` is worth, in figures with their standard errors. Units: nats.
+"""Evaluate a trained `VAE`: figures with their standard errors. Units: nats.
 
-Each function takes the model and images, and gives a small dataclass of NumPy arrays and numbers
-with a method ``to_dict`` for JSON.
+Each function takes the model and images and returns a small dataclass of NumPy arrays and numbers,
+whose method ``to_dict`` converts it for JSON.
 """
 
 from tfp_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior

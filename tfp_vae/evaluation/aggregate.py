@@ -1,4 +1,4 @@
-"""Whether the posteriors of all images together look like the prior."""
+"""Compares the posteriors of all images together with the prior."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.objectives import marginals
 from tfp_vae.priors import quantiles
-from tfp_vae.vae import VAE, chunks
+from tfp_vae.vae import VAE, chunks, parts
 
 _ROWS_AT_ONCE = 1000
 _MOMENT_SAMPLES = 100
@@ -29,8 +29,8 @@ class AggregatePosterior(common.Result):
         num_draws: from each of ``q(z)`` and ``p(z)`` for the distance between them.
         energy_distance: between these draws, in latent units.
         null_band: the 5% and 95% quantiles of the distance between two sets of as many draws of
-            the prior: what no difference looks like.
-        p_value: how often such a distance is as large as `energy_distance`,
+            the prior: the range to expect if there is no difference.
+        p_value: how often such a distance is at least as large as `energy_distance`,
             ``(1 + count) / (1 + num_repeats)``.
     """
 
@@ -55,23 +55,23 @@ def aggregate_posterior(
 ) -> AggregatePosterior:
     """How the aggregate posterior ``q(z) = 1/N sum_n q(z|x_n)`` differs from the prior.
 
-    Where it does, draws from the prior land where the decoder was never trained.
+    Where the two differ, draws from the prior land where the decoder was never trained.
 
-    - Moments: ``E[z] = mean_n mu_n``, ``Var[z] = mean_n sigma_n^2 + var_n mu_n``, dimension by
-      dimension, beside the prior's.
+    - Moments: ``E[z] = mean_n mu_n``, ``Var[z] = mean_n sigma_n^2 + var_n mu_n`` of each dimension,
+      and the prior's.
     - The energy distance ``2 E|a - b| - E|a - a'| - E|b - b'|`` (Székely & Rizzo 2013, Journal of
       Statistical Planning and Inference 143:1249), ``a, a' ~ q(z)``, ``b, b' ~ p(z)``, Euclidean
-      norm: 0 where the two are the same and positive elsewhere, with no kernel to choose. It is
-      estimated without bias, so that the estimate may be negative.
+      norm. It is 0 if the two are the same and positive otherwise, and needs no choice of a
+      kernel. The estimate is unbiased, so it may be negative.
 
     ``KL(q(z) || p(z))`` in nats is the `marginal_kl` of `kl_decomposition`.
 
     Args:
         vae: the model.
         x: images, shape (N, height, width, channels).
-        num_draws: for the energy distance, at least 2; time and memory grow with its square and
-            with itself.
-        num_repeats: of the distance between prior and prior.
+        num_draws: for the energy distance, at least 2. Time grows with its square, memory in
+            proportion to it.
+        num_repeats: how often the distance between prior and prior is computed.
         seed: integer or stateless seed; by default the model's own stream.
         verbose: 0 for silence, 1 for a progress bar of the moments, "auto" for one when it takes
             several pieces.
@@ -95,13 +95,15 @@ def aggregate_posterior(
         mean, variance, _ = marginals.moments(posterior, _MOMENT_SAMPLES, seed)
         return mean, variance, posterior.sample(seed=seed)
 
+    at_once = chunks.at_once(vae, x, _MOMENT_SAMPLES * parts.width_of_posterior(vae.encoder))
+
     def of_images(x: Any, seed: tf.Tensor, verbose: Any) -> list[np.ndarray]:
         found = []
-        for start, piece in chunks.pieces(x, chunks.at_once(vae, x), verbose):
-            parts = of_piece(piece, tf.random.fold_in(seed, start))
-            found.append([np.asarray(part, np.float64) for part in parts])
+        for start, piece in chunks.pieces(x, at_once, verbose):
+            values = of_piece(piece, tf.random.fold_in(seed, start))
+            found.append([np.asarray(value, np.float64) for value in values])
             common.check_finite(start, **{"q(z|x)": np.isfinite(found[-1]).all((0, 2))})
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return [np.concatenate(values) for values in zip(*found, strict=True)]
 
     prior = vae.prior()
     means, variances, _ = of_images(x, moments_seed, verbose)

@@ -1,4 +1,4 @@
-"""``log p(x)`` by annealed importance sampling: a check that does not lean on the encoder."""
+"""``log p(x)`` by annealed importance sampling: a check that does not depend on the encoder."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class AnnealedImportanceSampling(common.Result):
         log_likelihood: ``log (1/C) sum_c w_c`` of each image, shape (B,).
         standard_error: of each image's value, by the delta method over the chains, shape (B,).
         effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and C, shape (B,). Near 1 the
-            value rests on one chain and is too low: take more steps.
+            value depends on a single chain and is too low: take more steps.
         mean_log_weight: the mean of ``log w_c``, a lower bound in expectation, shape (B,).
         acceptance_rate: of the Hamiltonian steps of each image, shape (B,).
         mean_log_likelihood: over the images.
@@ -62,21 +62,21 @@ def annealed_importance_sampling(
 
     A chain starts at ``z_0 ~ p_0`` and takes one Hamiltonian step, from ``z_{t-1}`` to ``z_t``, at
     each of ``log p_t(z) = (1 - t / T) log p_0(z) + (t / T) log p(z) p(x|z)``, ``t = 1 .. T``. Its
-    weight is ``log w = (1/T) sum_t (log p(z_{t-1}) p(x|z_{t-1}) - log p_0(z_{t-1}))``, of the
-    points before each step, and ``E[w] = p(x)`` at any ``T``;
-    its variance falls as ``T`` rises. With ``p_0 = p(z)`` the encoder has no part in it but for
-    the sizes of the steps, so that it can tell where `importance_sampling` is too low.
+    weight is ``log w = (1/T) sum_t (log p(z_{t-1}) p(x|z_{t-1}) - log p_0(z_{t-1}))``, taken at the
+    points before each step. ``E[w] = p(x)`` for any ``T``, and the variance of ``w`` falls as ``T``
+    rises. With ``p_0 = p(z)`` the encoder only sets the step sizes, so the result can show that
+    `importance_sampling` is too low.
 
     Args:
         vae: the model; the likelihood must be differentiable in ``z``.
         x: images, shape (B, height, width, channels).
         num_steps: ``T``.
-        num_chains: for each image.
+        num_chains: chains for each image.
         seed: integer or stateless seed; by default the model's own stream.
         start: ``p_0``: "prior", or "posterior" for ``q(z|x)``, which is nearer.
-        step_size: of the leapfrog integrator, in standard deviations of ``q(z|x)`` for each
-            image and dimension. Chosen well it is accepted in two of three steps or more often.
-        num_leapfrog_steps: in one Hamiltonian step.
+        step_size: step of the leapfrog integrator, in standard deviations of ``q(z|x)`` for each
+            image and dimension. With a good choice at least two of three steps are accepted.
+        num_leapfrog_steps: leapfrog steps in one Hamiltonian step.
         verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which images are unlike those a model was trained on."""
+"""Finds images unlike those that a model was trained on."""
 
 import dataclasses
 from typing import Any
@@ -17,8 +17,8 @@ class AnomalyScores(common.Result):
 
     Attributes:
         log_likelihood: ``log p(x)``, shape (B,), in nats; the lower, the stranger.
-        p_value: low where few calibration images have so low a ``log p(x)``, shape (B,).
-        two_sided_p_value: low where few have so low *or so high* a one, shape (B,).
+        p_value: low if few calibration images have a ``log p(x)`` as low, shape (B,).
+        two_sided_p_value: low if few have one as low *or as high*, shape (B,).
     """
 
     log_likelihood: np.ndarray
@@ -35,32 +35,32 @@ def anomaly_scores(
     seed: Any = None,
     verbose: Any = "auto",
 ) -> AnomalyScores:
-    """``log p(x)`` of each image, and how rare so low a one is among normal images.
+    """``log p(x)`` of each image, and how rare a value as low is among normal images.
 
-    An image of the calibration images' law gets a p-value of at most ``alpha`` with probability
-    at most ``alpha``, whatever the model: see `conformal_p_values`. So to call an image strange
-    where its p-value is at most 0.01 is to call 1 in 100 normal ones so.
+    An image from the same distribution as the calibration images gets a p-value of at most
+    ``alpha`` with probability at most ``alpha``, whatever the model: see `conformal_p_values`. So
+    if you call images strange whose p-value is at most 0.01, you do so for 1 in 100 normal images.
 
-    A low p-value means strange, a high one does not mean normal: a model can find images of another
-    kind more likely than its own (Nalisnick et al. 2019, arXiv:1810.09136), above all ones with
-    less in them, such as ones or blank images among digits. The two-sided p-value,
-    ``min(1, 2 min(p, p'))`` with ``p'`` that of ``-log p(x)``, holds its rate of false alarms as
-    well and finds those too, at some loss for images that are less likely (the idea of typicality,
-    Nalisnick et al. 2019, arXiv:1906.02994). ``examples/anomaly.py`` shows both.
+    A low p-value means strange, but a high one does not mean normal: a model can find images of
+    another kind more likely than its own (Nalisnick et al. 2019, arXiv:1810.09136), especially
+    simpler ones, such as ones or blank images among digits. The two-sided p-value,
+    ``min(1, 2 min(p, p'))`` where ``p'`` is the p-value of ``-log p(x)``, has the same bound on
+    false alarms and finds those too, but detects less likely images somewhat less well (the idea of
+    typicality, Nalisnick et al. 2019, arXiv:1906.02994). ``examples/anomaly.py`` shows both.
 
     Args:
         vae: a `VAE`.
         x: images, shape (B, height, width, channels), or a pair of them and labels.
-        calibration_images: normal images that the model was *not* trained on, treated like `x`,
-            shape (n, height, width, channels); with labels where `x` has them.
+        calibration_images: normal images that the model was *not* trained on, prepared like `x`,
+            shape (n, height, width, channels); with labels if `x` has them.
         num_samples: importance samples for each image, as in `VAE.log_likelihood`.
         seed: integer or stateless seed; by default the model's own stream.
         verbose: as in `VAE.log_likelihood`.
 
     Raises:
         TypeError: `vae` is no `VAE`.
-        ValueError: as `VAE.log_likelihood`; images of two shapes, labels of one set alone, or no
-            images to calibrate with.
+        ValueError: as `VAE.log_likelihood`; images of two shapes, labels for only one of the sets,
+            or no calibration images.
     """
     common.check_model(vae)
     shapes = [np.shape(_support.split_labels(images)[0]) for images in (x, calibration_images)]
@@ -76,7 +76,11 @@ def anomaly_scores(
     calibration_images, _ = common.arguments(vae, calibration_images, seed)
     # In one call, so that no draw of one set is a draw of the other.
     both = tf.nest.map_structure(lambda *sets: tf.concat(sets, 0), x, calibration_images)
-    log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
+    try:
+        log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
+    except ValueError as error:
+        count = _support.count(x)
+        raise ValueError(f"{error} From image {count} on they are calibration_images.") from error
     scores, calibration = np.split(log_likelihood, [_support.count(x)])
     low = conformal_p_values(scores, calibration)
     high = conformal_p_values(-scores, -calibration)
@@ -86,17 +90,17 @@ def anomaly_scores(
 def conformal_p_values(scores: Any, calibration_scores: Any) -> np.ndarray:
     """``p = (1 + #{i: c_i <= s}) / (n + 1)`` of each score ``s``, ``c`` the calibration scores.
 
-    Where ``s`` and all ``c_i`` are exchangeable, ``P(p <= alpha) <= alpha`` for every ``alpha``;
-    it is ``floor(alpha (n + 1)) / (n + 1)`` exactly where no two are equal. That is on average
-    over calibration sets: the p-values of many images share one (Bates et al. 2023,
+    If ``s`` and all ``c_i`` are exchangeable, ``P(p <= alpha) <= alpha`` for every ``alpha``; if no
+    two are equal, the probability is exactly ``floor(alpha (n + 1)) / (n + 1)``. This holds on
+    average over calibration sets; the p-values of many images share one set (Bates et al. 2023,
     arXiv:2104.08279).
 
     Args:
-        scores: low is strange, shape (B,).
+        scores: low means strange, shape (B,).
         calibration_scores: of normal images, shape (n,).
 
     Raises:
-        ValueError: another number of dimensions, none to calibrate with, or NaN.
+        ValueError: another number of dimensions, no calibration scores, or NaN.
 
     Example:
         >>> conformal_p_values([0.5, 9.0], [1.0, 2.0, 3.0])

@@ -1,4 +1,4 @@
-"""What the evaluations share: results, means with their errors, checks."""
+"""Shared by the evaluations: results, means with their errors, checks."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ class Result:
     """Named figures, as attributes."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain data that JSON takes; `None` where one is not a finite number."""
+        """The figures as plain data for JSON; `None` for a number that is not finite."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
@@ -26,8 +26,8 @@ class Estimate(Result):
 
     Attributes:
         mean: of the values, one for each image.
-        standard_error: their standard deviation over the square root of their number; NaN of
-            one value.
+        standard_error: their standard deviation over the square root of their number; NaN for
+            a single value.
     """
 
     mean: float
@@ -35,14 +35,14 @@ class Estimate(Result):
 
     @classmethod
     def of(cls, values: Any) -> "Estimate":
-        """Of one value for each image, shape (B,)."""
+        """The estimate from one value for each image, shape (B,)."""
         values = np.asarray(values, np.float64)
         spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(float(values.mean()), float(spread))
 
 
 class NotAvailableError(ValueError):
-    """A figure that this model or these images do not allow; the message says why."""
+    """A figure that cannot be had for this model or these images; the message says why."""
 
 
 def _plain(value: Any) -> Any:
@@ -60,16 +60,16 @@ def _plain(value: Any) -> Any:
 
 
 def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[Any, tf.Tensor]:
-    """The images as one checked batch, a pair with labels if there are any, and the stateless seed.
+    """The images as one checked batch (a pair if there are labels), and the stateless seed.
 
     Args:
         vae: the model.
-        x: images, shape (B, height, width, channels), or of a conditional model ``(x, labels)``.
+        x: images, shape (B, height, width, channels), or for a conditional model ``(x, labels)``.
         seed: integer or stateless seed; `None` takes the model's own stream.
         **counts: arguments that must be integers of at least 1.
 
     Raises:
-        TypeError: `vae` is none, or `seed` no seed.
+        TypeError: `vae` is no `VAE`, or `seed` is no seed.
         ValueError: wrong images, a count below 1, or weights that are not finite.
     """
     check_model(vae)
@@ -81,7 +81,7 @@ def arguments(vae: VAE, x: Any, seed: Any, **counts: Any) -> tuple[Any, tf.Tenso
 
 
 def check_model(vae: Any) -> None:
-    """Refuse what is no `VAE`.
+    """Refuse anything but a `VAE`.
 
     Raises:
         TypeError: it is another object.
@@ -91,12 +91,12 @@ def check_model(vae: Any) -> None:
 
 
 def check_finite(first: int, **terms: Any) -> None:
-    """Refuse NaN and infinity, by the name of the term and the image where it was met.
+    """Refuse NaN and infinity; the error names the term and the image.
 
     Args:
         first: index of the first image in these arrays.
-        **terms: shape (B,), numbers, or booleans that say whether all numbers were finite; the
-            names are as printed.
+        **terms: shape (B,): numbers, or booleans that say whether all numbers were finite. The
+            names are those printed.
 
     Raises:
         NotAvailableError: a `ValueError`, for the first such term.
@@ -111,16 +111,16 @@ def check_finite(first: int, **terms: Any) -> None:
 def of_weights(
     log_sum: np.ndarray, log_squares: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What importance weights say of ``log p(x)``: shape (B,) each.
+    """``log p(x)`` from importance weights, its error and the ESS: shape (B,) each.
 
     Args:
         log_sum: ``log sum w`` of each image, shape (B,).
         log_squares: ``log sum w^2``.
-        count: ``S``, the weights of each.
+        count: ``S``, the number of weights of each image.
 
     Returns:
         ``log (1/S) sum w``; its standard error by the delta method, ``std(w) / (mean(w) sqrt(S))``
-        ``= sqrt((S / ESS - 1) / (S - 1))``, NaN of one weight; ``ESS = (sum w)^2 / sum w^2``.
+        ``= sqrt((S / ESS - 1) / (S - 1))``, NaN for one weight; ``ESS = (sum w)^2 / sum w^2``.
     """
     log_sum = np.asarray(log_sum, np.float64)
     # Rounding may put it a little above S, where all weights are equal.
@@ -130,12 +130,12 @@ def of_weights(
 
 
 def joint_error(errors: np.ndarray) -> float:
-    """The standard error of the mean of independent values from those of each."""
+    """The standard error of the mean of independent values, from the errors of each."""
     return float(np.sqrt(np.sum(errors**2)) / len(errors))
 
 
 def image_spec(x: Any) -> Any:
-    """Of a batch of any size, so that a last, smaller one is not another trace."""
+    """The spec of a batch of any size, so that a smaller last batch is not traced again."""
     return tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x)
 
 

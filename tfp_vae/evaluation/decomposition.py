@@ -1,4 +1,4 @@
-"""What the KL of the ELBO is spent on."""
+"""Splits the KL of the ELBO into its parts."""
 
 import dataclasses
 import math
@@ -19,10 +19,10 @@ _IMAGES_AT_ONCE = 500
 
 @dataclasses.dataclass(frozen=True)
 class KLDecomposition(common.Result):
-    """The parts of `kl_decomposition`, in nats; `None` where a part cannot be had.
+    """The parts of `kl_decomposition`, in nats; `None` if a part is not available.
 
     Attributes:
-        num_images: ``N``; the mutual information cannot pass ``log N``.
+        num_images: ``N``; the mutual information cannot exceed ``log N``.
         num_samples: draws for each image.
         kl: ``E_x KL(q(z|x) || p(z))``, the Monte Carlo mean over the draws.
         mutual_information: ``I_q(x; z) = E[log q(z|x) - log q(z)]``.
@@ -31,7 +31,7 @@ class KLDecomposition(common.Result):
         dimensionwise_kl: ``sum_j KL(q(z_j) || p(z_j))``; with `total_correlation` it sums to
             `marginal_kl`.
         kl_of_dimensions: its terms, shape (d,).
-        unavailable: what is `None`, and why, in words; empty where nothing is.
+        unavailable: which parts are `None`, and why, in words; empty if none is.
     """
 
     num_images: int
@@ -53,14 +53,14 @@ def kl_decomposition(
     ``E_x KL(q(z|x) || p(z)) = I_q(x; z) + KL(q(z) || prod_j q(z_j)) + sum_j KL(q(z_j) || p(z_j))``
 
     with ``q(z) = 1/N sum_n q(z|x_n)`` over the images given: the exact density of that mixture at
-    every draw, not an estimate from minibatches. The last two terms are ``KL(q(z) || p(z))``. All
-    are means over the same draws ``z ~ q(z|x_n)``, so that they sum as they should. Their
-    standard errors are those over the images; that of the draws alone, with the images held, is
-    smaller. Time grows with ``N^2 * num_samples * d``, memory with ``N * num_samples * d``.
+    every draw, not an estimate from minibatches. The last two terms add up to ``KL(q(z) || p(z))``.
+    All are means over the same draws ``z ~ q(z|x_n)``, so the sum is exact. Their standard errors
+    are over the images; the error from the draws alone, for fixed images, is smaller. Time grows
+    with ``N^2 * num_samples * d``, memory with ``N * num_samples * d``.
 
-    The marginals ``q(z_j|x)`` must be known for all but the mutual information and the marginal
-    KL: they are of normal and of independent posteriors. The dimension-wise KLs need a prior that
-    is the product of its dimensions.
+    All parts except the mutual information and the marginal KL need the marginals ``q(z_j|x)``,
+    which are known for normal and for independent posteriors. The dimension-wise KLs also need a
+    prior that is the product of its dimensions.
 
     Args:
         vae: the model.
@@ -128,7 +128,8 @@ def _draw(vae: VAE, x: Any, num_samples: int, seed: tf.Tensor, product: bool) ->
         return [tf.transpose(value, [1, 0, 2][: value.shape.rank]) for value in values]
 
     found = []
-    at_once = chunks.at_once(vae, x, num_samples * parts.width_of_density(vae.prior))
+    width = parts.width_of_density(vae.prior, vae.encoder)
+    at_once = chunks.at_once(vae, x, num_samples * width)
     for start, piece in chunks.pieces(x, min(_IMAGES_AT_ONCE, at_once), 0):
         rows = [np.asarray(part) for part in draw(piece, tf.random.fold_in(seed, start))]
         finite = {"log q(z|x)": rows[1], "log p(z)": rows[2]}
@@ -143,7 +144,7 @@ def _aggregate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """``log q(z)``, shape (draws,), and ``log q(z_j)``, shape (draws, d), of the mixture over `x`.
 
-    Without known marginals the second mean nothing.
+    If the marginals are not known, the second is meaningless.
     """
     count, d = z.shape
     images_at_once = min(_IMAGES_AT_ONCE, chunks.at_once(vae, x), _support.count(x))
@@ -158,7 +159,7 @@ def _aggregate(
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x)])
     def log_sums(x: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Over some of the mixture's components, at all draws."""
+        """Log-sums over some of the mixture's components, at all draws."""
         posterior = vae.encode(x)
         of_dims = marginals.marginals(posterior)
 

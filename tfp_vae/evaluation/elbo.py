@@ -13,7 +13,7 @@ from tfp_vae.vae import VAE, chunks, folds
 
 @dataclasses.dataclass(frozen=True)
 class ElboTerms(common.Result):
-    """What `elbo_terms` found; ``B`` images, nats.
+    """Results of `elbo_terms`; ``B`` images, nats.
 
     Attributes:
         num_samples: draws for each image.
@@ -42,7 +42,7 @@ def elbo_terms(
     """``ELBO(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z))`` of each image, and the two terms.
 
     Args:
-        vae: the model; its `use_exact_kl` says which KL is taken.
+        vae: the model; its `use_exact_kl` says which KL is used.
         x: images, shape (B, height, width, channels).
         num_samples: draws for each image.
         seed: integer or stateless seed, with which `VAE.elbo` draws the same samples; by default

@@ -21,17 +21,18 @@ class ImportanceSampling(common.Result):
         log_likelihood: the importance weighted bound of each image, shape (B,).
         standard_error: of each image's value, by the delta method, shape (B,).
         effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and S, shape (B,).
-        pareto_k: shape of the weights' tail, shape (B,): below 0.5 their variance is finite,
-            above `pareto_k_limit` neither the value nor its standard error is to be relied on.
+        pareto_k: shape parameter of the weights' tail, shape (B,): below 0.5 their variance is
+            finite; above `pareto_k_limit`, trust neither the value nor its standard error.
         pareto_k_limit: ``min(1 - 1 / log10(S), 0.7)``.
         bits_per_dimension: ``-log p(x) / (log 2 * number of pixel values)``, shape (B,). For a
-            density of 8-bit pixels scaled to [0, 1], which then lie 1/255 apart, ``log2(255)`` =
-            7.99 is to be added.
-        mean_log_likelihood: over the images; its error is that of another choice of images.
+            density of 8-bit pixels scaled to [0, 1], which then lie 1/255 apart, add ``log2(255)``
+            = 7.99.
+        mean_log_likelihood: over the images; its error comes from the choice of images.
         mean_bits_per_dimension: over the images.
         monte_carlo_error: the part of `mean_log_likelihood`'s error that more samples would
-            mend, ``sqrt(sum standard_error^2) / B``.
-        reliable: the share of images with `pareto_k` at most that; NaN below 21 samples.
+            remove, ``sqrt(sum standard_error^2) / B``.
+        reliable: the share of images with `pareto_k` at most `pareto_k_limit`; NaN below 21
+            samples.
     """
 
     num_samples: int
@@ -50,22 +51,22 @@ class ImportanceSampling(common.Result):
 def importance_sampling(
     vae: VAE, x: Any, num_samples: int = 5000, seed: Any = None, *, verbose: Any = "auto"
 ) -> ImportanceSampling:
-    """``log p(x)`` of each image by importance sampling, with what tells whether it can be true.
+    """``log p(x)`` of each image by importance sampling, and diagnostics of its reliability.
 
-    With ``w_s = p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``, ``S`` of them:
+    With ``S`` weights ``w_s = p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``, it gives
 
-    - the value ``log (1/S) sum_s w_s``, as `VAE.log_likelihood` (Burda et al. 2016,
-      arXiv:1509.00519, eq. 8), in expectation a lower bound;
+    - the value ``log (1/S) sum_s w_s``, as `VAE.log_likelihood` does (Burda et al. 2016,
+      arXiv:1509.00519, eq. 8): in expectation a lower bound;
     - its standard error ``sqrt((S / ESS - 1) / (S - 1))``, the delta method's
       ``std(w) / (mean(w) sqrt(S))``, with ``ESS = (sum w)^2 / sum w^2``;
     - the shape ``k`` of a generalized Pareto distribution fitted to the largest weights
-      (Vehtari et al. 2024, arXiv:1507.02646). An estimate that misses where ``p(z|x)`` lies shows
-      a small standard error all the same; a large ``k`` gives it away more often.
+      (Vehtari et al. 2024, arXiv:1507.02646). If the posterior misses the region where ``p(z|x)``
+      lies, the standard error is small all the same; a large ``k`` usually reveals this.
 
-    Images and samples are worked off in pieces: for each image memory grows by the weights of the
+    Images and samples are processed in pieces; for each image, memory grows by the weights of the
     tail, ``3 sqrt(S)`` numbers. Within the ``scope()`` of a
-    `tf.distribute.MultiWorkerMirroredStrategy` the workers, which all call it with the same
-    arguments and a seed, share the images, and each gets the figures of one worker alone.
+    `tf.distribute.MultiWorkerMirroredStrategy` all workers call it with the same arguments and a
+    seed and share the images; each gets the same figures as a single worker would.
 
     Args:
         vae: the model.

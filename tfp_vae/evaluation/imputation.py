@@ -1,4 +1,4 @@
-"""How well hidden pixels are found: the model beside mean filling and nearest neighbours."""
+"""How well hidden pixels are imputed, compared with mean filling and nearest neighbours."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.evaluation import common
+from tfp_vae.layers import AutoregressivePixels
 from tfp_vae.vae import VAE, chunks, images, labels
 
 _DISTANCES_AT_ONCE = 4_000_000  # of images to training images
@@ -21,9 +22,9 @@ class ImputationError(common.Result):
     Attributes:
         squared_error: mean over the image's hidden numbers of ``(E[x_i] - x_i)^2``, shape (B,).
         log_score: mean over the same of ``log p(x_i | x_observed)``, the logarithm of the
-            predictive probability (or density) of the true value, in nats for each hidden number,
-            shape (B,): a proper score of each pixel by itself, which says nothing of how pixels
-            hang together. `None` where there is no such predictive.
+            predictive probability (or density) of the true value, in nats per hidden number,
+            shape (B,): a proper score of each pixel by itself, which says nothing about how pixels
+            depend on each other. `None` if there is no such predictive.
         mean_squared_error: over the images.
         mean_log_score: over the images; `None` like `log_score`.
     """
@@ -35,7 +36,7 @@ class ImputationError(common.Result):
 
     @classmethod
     def of(cls, mean: Any, log_score: Any, x: np.ndarray, mask: np.ndarray) -> "ImputationError":
-        """Of the predicted mean and the log score of every number, both of the shape of `x`."""
+        """From the predicted mean and the log score of every number, both in the shape of `x`."""
         error = _over_hidden((np.asarray(mean) - x) ** 2, mask)
         if log_score is None:
             return cls(error, None, common.Estimate.of(error), None)
@@ -49,26 +50,34 @@ def imputation_error(
     """Hide the pixels where `mask` is False, impute them, and compare with the truth.
 
     ``E[x_i]`` is the mean of `VAE.impute`. The predictive is the mixture over the chains' ends,
-    ``p(x_i | x_observed) = (1/S) sum_s p(x_i | z_s)``, ``S = num_samples``: few of them make
-    the log score worse in expectation, never better.
+    ``p(x_i | x_observed) = (1/S) sum_s p(x_i | z_s)``, ``S = num_samples``. With few chains the
+    log score gets worse in expectation, never better.
+
+    Autoregressive pixels have no predictive given ``z`` alone: that of a 1 is taken to be
+    ``(S m_i + 1/2) / (S + 1)``, ``m_i`` the mean of the imputed pixel over all steps that count.
 
     Args:
-        vae: a `VAE` whose likelihood is a `tfd.Independent`.
+        vae: a `VAE` whose likelihood is a `tfd.Independent`, or autoregressive.
         x: whole images, shape (B, height, width, channels).
-        mask: True where a pixel is observed, as in `VAE.impute`; hides some of each image.
+        mask: True where a pixel is observed, as in `VAE.impute`; must hide part of each image.
         num_samples: chains for each image.
-        **options: of `VAE.impute`.
+        **options: other arguments of `VAE.impute`.
 
     Raises:
-        TypeError: `vae` is no `VAE`, or its likelihood no `tfd.Independent`.
+        TypeError: `vae` is no `VAE`, or its likelihood neither of the two.
         ValueError: as `VAE.impute`; images that are not finite; nothing hidden in one of them.
     """
     common.check_model(vae)
     labels.refuse("imputation_error", vae.num_classes)
     x, mask = _check_truth(x, mask)
     images.check_batch(x, vae.image_shape)
+    likelihood = vae.decode(tf.zeros([1, vae.latent_dim]))
+    if isinstance(likelihood, AutoregressivePixels):
+        # Without a predictive of each pixel given z: by how often it was 1.
+        found = vae.impute(x, mask, num_samples, **options)
+        return ImputationError.of(found.mean, _log_score(found.mean, num_samples, x), x, mask)
     # Before the chains, not after them: whether the pixels have a predictive each.
-    _support.pixel_log_prob(vae.decode(tf.zeros([1, vae.latent_dim])), x[:1])
+    _support.pixel_log_prob(likelihood, x[:1])
     found = vae.impute(x, mask, num_samples, **options)
     total, at_once = np.full(x.shape, -np.inf), chunks.at_once(vae, x)
     for z in found.z:  # (B, d), the ends of one chain of each image
@@ -89,10 +98,10 @@ def imputation_errors(
     num_neighbours: int = 10,
     **options: Any,
 ) -> dict[str, ImputationError]:
-    """`imputation_error` by the names of methods, and beside them the two of `baseline_error`.
+    """`imputation_error` for each method by its name, and the two of `baseline_error`.
 
-    Arguments and errors as in both; `methods` are those of `VAE.impute`, `options` all others of
-    `imputation_error`.
+    Arguments and errors are those of both; `methods` are those of `VAE.impute`, `options` all other
+    arguments of `imputation_error`.
     """
     common.check_model(vae)
     labels.refuse("imputation_errors", vae.num_classes)
@@ -108,14 +117,14 @@ def baseline_error(
 ) -> dict[str, ImputationError]:
     """The same errors without a model: "training mean" and "nearest neighbours".
 
-    Where all images are binary the log score is that of ``(s + 1/2) / (n + 1)``, the probability
-    of a 1 where ``s`` of ``n`` training images or neighbours have one (Jeffreys' prior).
+    If all images are binary, the log score uses ``(s + 1/2) / (n + 1)`` as the probability of a 1,
+    where ``s`` of ``n`` training images or neighbours have a 1 (Jeffreys' prior).
 
     Args:
         x: whole images, shape (B, height, width, channels).
         mask: True where a pixel is observed, as in `VAE.impute`.
         x_train: images to learn from, shape (N, height, width, channels).
-        num_neighbours: of `fill_with_neighbours`.
+        num_neighbours: as in `fill_with_neighbours`.
 
     Raises:
         ValueError: as `imputation_error` and `fill_with_neighbours`.
@@ -129,40 +138,39 @@ def baseline_error(
             np.where(anything_seen, num_neighbours, len(x_train)),
         ),
     }
-    binary = bool(np.isin(x, (0, 1)).all() and np.isin(x_train, (0, 1)).all())
+    binary = bool(np.isin(x_train, (0, 1)).all())
     errors = {}
     for name, (mean, count) in filled.items():
-        p = (count * mean + 0.5) / (count + 1)
-        score = np.log(np.where(x == 1, p, 1 - p)) if binary else None
+        score = _log_score(mean, count, x) if binary else None
         errors[name] = ImputationError.of(mean, score, x, mask)
     return errors
 
 
 def fill_with_mean(x: Any, mask: Any, x_train: Any) -> np.ndarray:
-    """`x` with each hidden pixel at its mean over the training images.
+    """`x` with each hidden pixel set to its mean over the training images.
 
-    Arguments and errors as in `fill_with_neighbours`.
+    Arguments and errors are those of `fill_with_neighbours`.
     """
     x, mask, x_train = _check(x, mask, x_train)
     return np.where(mask, x, x_train.mean(0, dtype=np.float64).astype(x.dtype))
 
 
 def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 10) -> np.ndarray:
-    """`x` with each hidden pixel at its mean over the nearest training images.
+    """`x` with each hidden pixel set to its mean over the nearest training images.
 
-    Near by the squared distance over the observed pixels; of an image of which nothing is
-    observed, the mean over all. The same as scikit-learn's `KNNImputer`, which would take the
-    distance for each hidden pixel again.
+    Nearest by the squared distance over the observed pixels; if nothing of an image is observed,
+    the mean over all training images. It gives the same as scikit-learn's `KNNImputer`, which would
+    compute the distance again for each hidden pixel.
 
     Args:
-        x: images, shape (B, height, width, channels); hidden pixels are not looked at.
+        x: images, shape (B, height, width, channels); hidden pixels are ignored.
         mask: True where a pixel is observed, as in `VAE.impute`.
         x_train: whole images, shape (N, height, width, channels).
-        num_neighbours: how many of them, at most N.
+        num_neighbours: number of neighbours, at most N.
 
     Raises:
-        ValueError: integers, images of two shapes, observed pixels that are not finite, a wrong
-            mask, or more neighbours than images.
+        ValueError: integer pixels, images of two shapes, observed pixels that are not finite, a
+            wrong mask, or more neighbours than images.
     """
     x, mask, x_train = _check(x, mask, x_train)
     if _support.check_positive_int("num_neighbours", num_neighbours) > len(x_train):
@@ -182,6 +190,14 @@ def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 
         means[i : i + size] = train[nearest].mean(1)
         means[i : i + size][~seen.any(1)] = train.mean(0)
     return np.where(mask, x, means.reshape(x.shape))
+
+
+def _log_score(mean: Any, count: Any, x: np.ndarray) -> np.ndarray | None:
+    """The log-probability of binary pixels by the mean of `count`; `None` of others."""
+    if not np.isin(x, (0, 1)).all():
+        return None
+    p = (count * np.asarray(mean, np.float64) + 0.5) / (count + 1)
+    return np.log(np.where(x == 1, p, 1 - p))
 
 
 def _over_hidden(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -14,14 +14,14 @@ def observed_mask(hidden: str, shape: Any, seed: int = 0) -> np.ndarray:
     """A mask for `VAE.impute`: **True where a pixel is observed**, False where it is hidden.
 
     Args:
-        hidden: what to hide: "left", "right", "top" or "bottom" for that half (of an odd number of
-            rows or columns the smaller one); "random:0.8" for 80% of the pixels, at places of
-            their own in each image. A pixel is hidden in all of its channels.
-        shape: of the images, (B, height, width, channels), or of one.
+        hidden: what to hide: "left", "right", "top" or "bottom" for that half (the smaller part if
+            the number of rows or columns is odd); "random:0.8" for 80% of the pixels, at different
+            places in each image. A pixel is hidden in all of its channels.
+        shape: of the images, (B, height, width, channels), or of one image.
         seed: of the random places, an integer of at least 0.
 
     Returns:
-        Booleans of that shape.
+        Booleans in that shape.
 
     Raises:
         ValueError: another name, a fraction that hides nothing or everything, another shape, or a

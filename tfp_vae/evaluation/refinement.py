@@ -1,4 +1,4 @@
-"""The best diagonal normal posterior of each image, the decoder fixed: what the encoder misses."""
+"""The best diagonal normal posterior of each image for a fixed decoder: what the encoder misses."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ _MOMENT_SAMPLES = 100
 
 @dataclasses.dataclass(frozen=True)
 class AmortizationGap(common.Result):
-    """What `amortization_gap` found; ``B`` images, nats.
+    """Results of `amortization_gap`; ``B`` images, nats.
 
     Attributes:
-        num_steps: of Adam.
-        num_samples: fresh draws behind each ELBO.
+        num_steps: steps of Adam.
+        num_samples: new draws for each ELBO.
         elbo: of the encoder's posterior, shape (B,).
-        refined_elbo: of the refined one, shape (B,).
-        gap: their difference, shape (B,).
+        refined_elbo: of the refined posterior, shape (B,).
+        gap: ``refined_elbo - elbo``, shape (B,).
         mean_elbo: over the images.
         mean_refined_elbo: over the images.
-        mean_gap: over the images, from the differences of each.
+        mean_gap: over the images; its error is that of the differences.
     """
 
     num_steps: int
@@ -72,24 +72,25 @@ def amortization_gap(
     learning_rate: float = 0.1,
     verbose: Any = "auto",
 ) -> AmortizationGap:
-    """How many nats the encoder loses by answering at once, image by image.
+    """How many nats each image loses because the encoder answers in one pass.
 
     ``gap = max_q* ELBO(x; q*) - ELBO(x; q(z|x))``
 
-    with ``q*`` a diagonal normal for each image, found by Adam on its own ELBO from the encoder's
-    mean and standard deviation (Cremer et al. 2018, arXiv:1801.03558). Both
-    ELBOs are then taken at fresh draws, made of the same noise where both posteriors are diagonal
-    normals. What ``q*`` still lacks to `importance_sampling`'s ``log p(x)`` is the approximation
-    gap. The gap of a posterior of another family may be negative: it can beat any diagonal normal.
+    where ``q*`` is a diagonal normal for each image, found by Adam on that image's ELBO, starting
+    from the encoder's mean and standard deviation (Cremer et al. 2018, arXiv:1801.03558). Both
+    ELBOs are then estimated with new draws, made from the same noise if both posteriors are
+    diagonal normals. The remaining difference to ``log p(x)`` of `importance_sampling` is the
+    approximation gap. For a posterior of another family the gap may be negative, since it can beat
+    every diagonal normal.
 
     Args:
         vae: the model.
         x: images, shape (B, height, width, channels).
-        num_steps: of Adam, each on 8 draws; its learning rate falls to 0 along a straight line.
-        num_samples: fresh draws behind each ELBO.
+        num_steps: steps of Adam, each on 8 draws; the learning rate falls linearly to 0.
+        num_samples: new draws for each ELBO.
         seed: integer or stateless seed; by default the model's own stream.
-        learning_rate: the first, in units of the encoder's standard deviations for the mean, and
-            of the logarithm of the scale.
+        learning_rate: the initial one, in units of the encoder's standard deviation for the mean,
+            and of the logarithm for the scale.
         verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
 
     Raises:
@@ -141,25 +142,25 @@ def rate_distortion(
     learning_rate: float = 0.1,
     verbose: Any = "auto",
 ) -> RateDistortion:
-    """What the decoder can do at other rates: the curve of rate against distortion.
+    """What the decoder can reach at other rates: the curve of rate against distortion.
 
     For each `beta` a diagonal normal posterior of each image is refined, as in
     `amortization_gap`, to minimize
 
     ``-E_q[log p(x|z)] + beta KL(q(z|x) || p(z))``,  distortion + beta rate,
 
-    with decoder and prior fixed. At ``beta = 1`` it is the refined ELBO. The points lie above the
-    model's own curve by what a diagonal normal cannot follow. Along rising betas the rate falls and
-    the distortion rises; at ``beta = 0`` the rate has no bound and grows with `num_steps`.
+    with decoder and prior fixed. At ``beta = 1`` this is the negative refined ELBO. The points lie
+    above the model's best curve by what a diagonal normal cannot fit. As beta rises, the rate falls
+    and the distortion rises; at ``beta = 0`` the rate is unbounded and grows with `num_steps`.
 
     Args:
         vae: the model.
         x: images, shape (B, height, width, channels).
         betas: numbers of at least 0.
         num_steps: as in `amortization_gap`, and so are the other arguments and errors.
-        num_samples: fresh draws behind each point.
-        seed: integer or stateless seed; every beta has the same draws.
-        learning_rate: the first of Adam.
+        num_samples: new draws for each point.
+        seed: integer or stateless seed; every beta uses the same draws.
+        learning_rate: the initial one of Adam.
         verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
 
     Raises:

@@ -68,12 +68,12 @@ class Part(common.Result):
     """One evaluation of a `Report`.
 
     Attributes:
-        num_images: the first so many it was taken of.
+        num_images: how many images it used, from the first on.
         settings: the other arguments.
-        seconds: that it took.
-        result: what the function of that name returned; `None` where the model or the images do
-            not allow it.
-        unavailable: then why, in words; else empty.
+        seconds: how long it took.
+        result: what the function of that name returned; `None` if the model or the images do not
+            allow it.
+        unavailable: in that case the reason, in words; otherwise empty.
     """
 
     num_images: int
@@ -85,7 +85,7 @@ class Part(common.Result):
 
 @dataclasses.dataclass(frozen=True)
 class Report(common.Result):
-    """What `full_report` found.
+    """Results of `full_report`.
 
     Attributes:
         num_images: how many there were.
@@ -94,8 +94,8 @@ class Report(common.Result):
         posterior: the class of ``q(z|x)``, and likewise
         likelihood: of ``p(x|z)``,
         prior: of ``p(z)``.
-        seed: an integer with which each function alone gives the figures of its part.
-        remarks: what a reader must know of the figures, in words.
+        seed: an integer; with it, each function alone gives the figures of its part.
+        remarks: what a reader must know about the figures, in words.
         parts: a `Part` for each function, by its name.
     """
 
@@ -120,19 +120,19 @@ def full_report(
 ) -> Report:
     """`elbo_terms`, `importance_sampling` and all other evaluations of this folder, in one object.
 
-    The cheap ones are taken of all images; the dear ones of the first so many, as `SETTINGS` says
-    and the report repeats. What a model does not allow, such as marginals of an autoregressive
-    posterior, is reported with its reason.
+    The cheap evaluations use all images; the expensive ones use only the first few, as given in
+    `SETTINGS` and in the report. What a model does not allow, such as marginals of an
+    autoregressive posterior, is reported with the reason.
 
     Args:
         vae: the model.
         x: images, shape (B, height, width, channels).
         settings: other arguments for some parts, by the name of the function, as in `SETTINGS`:
-            ``{"importance_sampling": {"num_samples": 5000}}``. `QUICK` is one.
+            ``{"importance_sampling": {"num_samples": 5000}}``. `QUICK` is an example.
         seed: integer or stateless seed, the same for every part; by default the model's own
             stream.
-        verbose: 0 for silence; else the name of each part is printed, over a progress bar: 1 for
-            one always, "auto" for one where it takes several pieces.
+        verbose: 0 for silence. Otherwise the name of each part is printed, with a progress bar: 1
+            for one always, "auto" for one when the part takes several pieces.
 
     Raises:
         TypeError: `vae` is no `VAE`.
@@ -176,7 +176,7 @@ def full_report(
 
 
 def _chosen(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`SETTINGS` with changes, looked through before anything is computed."""
+    """`SETTINGS` with changes, checked before anything is computed."""
     for name, changes in settings.items():
         if name not in _PARTS:
             raise ValueError(f"settings: expected parts among {', '.join(_PARTS)}, got {name!r}.")
@@ -196,7 +196,7 @@ def _chosen(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def _as_integer(seed: Any) -> int:
-    """The integer of which `_support.stateless_seed` makes this seed of two halves."""
+    """The integer from which `_support.stateless_seed` makes this seed of two halves."""
     high, low = (int(half) & 0xFFFFFFFF for half in np.asarray(seed))
     return high << 32 | low
 

@@ -19,17 +19,17 @@ _THRESHOLD = 0.01  # of Burda et al., in squared latent units
 
 @dataclasses.dataclass(frozen=True)
 class LatentUsage(common.Result):
-    """What `latent_usage` found; ``d`` latent dimensions.
+    """Results of `latent_usage`; ``d`` latent dimensions.
 
     Attributes:
         variance_of_means: ``Var_x(E_q[z_j])``, shape (d,).
-        threshold: above it a dimension is active.
-        active: shape (d,), bool.
-        num_active: how many.
+        threshold: a dimension is active if its variance is above this.
+        active: whether each dimension is active, shape (d,), bool.
+        num_active: how many are active.
         kl: ``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (d,).
         kl_standard_error: over the images, shape (d,).
-        kl_method: "closed form", "monte carlo", or "unavailable" where the marginals of the
-            posterior or of the prior are not known; then `kl` is NaN.
+        kl_method: "closed form", "monte carlo", or "unavailable" if the marginals of the posterior
+            or of the prior are not known; then `kl` is NaN.
     """
 
     variance_of_means: np.ndarray
@@ -54,16 +54,16 @@ def latent_usage(
 
     A dimension is active if ``A_j = Var_x(E_q[z_j]) > 0.01`` (Burda et al. 2016,
     arXiv:1509.00519, section 5.2). The KL of a dimension is that of the marginals,
-    ``E_x KL(q(z_j|x) || p(z_j))``. Their sum is the KL of the ELBO where posterior and prior are
-    products; with a posterior of full covariance and such a prior it is smaller, by the
+    ``E_x KL(q(z_j|x) || p(z_j))``. Their sum is the KL of the ELBO if posterior and prior are
+    products; with a full-covariance posterior and such a prior the sum is smaller, because of the
     correlation within ``q(z|x)``.
 
     Args:
         vae: the model.
         x: images, shape (B, height, width, channels), at least two.
         threshold: of the variance, in squared latent units.
-        num_samples: draws for each image, where TFP knows no closed form for the mean of the
-            posterior (then `variance_of_means` is corrected for their number) or for the KL.
+        num_samples: draws for each image, if TFP has no closed form for the mean of the posterior
+            (`variance_of_means` is then corrected for their number) or for the KL.
         seed: integer or stateless seed of these draws; by default the model's own stream.
         verbose: 0 for silence, 1 for a progress bar, "auto" for one when it takes several pieces.
 
@@ -78,12 +78,12 @@ def latent_usage(
 def usage_meter(
     vae: VAE, x: Any, threshold: float = _THRESHOLD, num_samples: int = 100
 ) -> Callable[[Any, Any], LatentUsage]:
-    """`latent_usage` of a model that goes on training: checked and compiled once.
+    """`latent_usage` for a model that is still training: checked and compiled once.
 
-    Arguments and errors as in `latent_usage`.
+    Arguments and errors are those of `latent_usage`.
 
     Returns:
-        A function of `seed` and `verbose` that measures the model as it is when it is called.
+        A function of `seed` and `verbose` that measures the model in its current state.
     """
     x, _ = common.arguments(vae, x, 0, num_samples=num_samples)
     count = _support.count(x)
@@ -96,8 +96,11 @@ def usage_meter(
         )
     _support.check_number("threshold", threshold)
 
-    # Of a mixture's marginals all components at all draws.
-    at_once = chunks.at_once(vae, x, num_samples * parts.width_of_density(vae.prior))
+    # Of a mixture's marginals all components at all draws, of a flow its hidden units.
+    width = max(
+        parts.width_of_density(vae.prior, vae.encoder), parts.width_of_posterior(vae.encoder)
+    )
+    at_once = chunks.at_once(vae, x, num_samples * width)
 
     @tf.function(autograph=False, input_signature=[common.image_spec(x), common.SEED])
     def moments(x: Any, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:

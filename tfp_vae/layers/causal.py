@@ -82,18 +82,27 @@ class CausalNetwork(keras.layers.Layer):
         """Logits of all pixels at once, given an image; leading dimensions broadcast."""
         return self._pixelwise(features + self._seen(x))
 
-    def draw(self, features: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def draw(
+        self,
+        features: tf.Tensor,
+        noise: tf.Tensor,
+        given: tf.Tensor | None = None,
+        observed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Images drawn pixel by pixel, and the probabilities that each pixel was drawn with.
 
         Args:
             features: shape (B, h, w, u).
             noise: uniform in [0, 1), shape (n, B, h, w, c): a pixel is 1 where it is below the
                 probability. Of shape (n, 1, h, w, c) it is the same for all B.
+            given: images whose pixels stay as they are where `observed`, shape (B, h, w, c); those
+                after them see them.
+            observed: booleans, shape (B, h, w, c).
 
         Returns:
             Two tensors of shape (n, B, h, w, c).
         """
-        return self._drawn(features, noise)
+        return self._drawn(features, noise, given, observed)
 
     @functools.cached_property
     def _drawn(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
@@ -122,7 +131,13 @@ class CausalNetwork(keras.layers.Layer):
             values += tf.convert_to_tensor(bias)
         return values
 
-    def _draw(self, features: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _draw(
+        self,
+        features: tf.Tensor,
+        noise: tf.Tensor,
+        given: tf.Tensor | None = None,
+        observed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         height, width, hidden = features.shape[1:]
         r, c, dtype = self.radius, self.channels, features.dtype
         num_samples, batch = tf.shape(noise)[0], tf.shape(features)[0]
@@ -131,8 +146,14 @@ class CausalNetwork(keras.layers.Layer):
         # What is above is one convolution for each row, what is to the left changes from pixel to
         # pixel.
         above, left = kernel[:r], tf.reshape(kernel[r, :r], [r * c, hidden])
-        noise = tf.broadcast_to(noise, [num_samples, batch, height, width, c])
-        noise = tf.reshape(tf.transpose(noise, [2, 3, 0, 1, 4]), [height, width, count, c])
+
+        def by_pixel(images: tf.Tensor) -> tf.Tensor:  # to (h, w, n B, c)
+            images = tf.broadcast_to(images, [num_samples, batch, height, width, c])
+            return tf.reshape(tf.transpose(images, [2, 3, 0, 1, 4]), [height, width, count, c])
+
+        noise = by_pixel(noise)
+        if given is not None:
+            given, observed = by_pixel(given), by_pixel(observed)
         shape = [count, c]
 
         def row(i: tf.Tensor, rows: tf.Tensor, drawn: Any, chances: Any) -> tuple[Any, ...]:
@@ -144,6 +165,8 @@ class CausalNetwork(keras.layers.Layer):
                 logits = self._pixelwise(known[:, j] + before @ left)
                 chance = tf.sigmoid(logits)
                 x = tf.cast(noise[i, j] < chance, dtype)
+                if given is not None:
+                    x = tf.where(observed[i, j], given[i, j], x)
                 before = tf.concat([before, x], 1)[:, c:]
                 return j + 1, before, drawn.write(j, x), chances.write(j, chance)
 
@@ -235,6 +258,29 @@ class AutoregressivePixels(tfd.Distribution):
         """``p(x_i = 1 | x_1 .. x_{i-1}, z)`` of each pixel of given images."""
         return tf.sigmoid(self._network(self._features, tf.cast(x, self.dtype)))
 
+    def pixel_log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        """``log p(x_i | x_1 .. x_{i-1}, z)``, shape (..., *event): their sum is the `log_prob`."""
+        x = tf.cast(x, self.dtype)
+        return Bernoulli(logits=self._network(self._features, x)).log_prob(x)
+
+    def complete(self, x: tf.Tensor, observed: tf.Tensor, seed: Any) -> tf.Tensor:
+        """`x` with the pixels that are not `observed` drawn, each given those before it alone.
+
+        Not a draw given all that is observed: of that the pixels behind would tell as well. The
+        probability of what was drawn is the product of ``p(x_i | x_1 .. x_{i-1}, z)`` over those
+        pixels.
+
+        Args:
+            x: shape (*batch, *event).
+            observed: booleans of that shape.
+            seed: as of `sample`.
+        """
+        noise = self._noise(1, seed)
+        event = self.event_shape
+        parts = (tf.reshape(part, [-1, *event]) for part in (tf.cast(x, self.dtype), observed))
+        drawn, _ = self._network.draw(self._flat_features(), noise, *parts)
+        return tf.reshape(drawn, tf.shape(x))
+
     def _batch_shape(self) -> tf.TensorShape:
         return self._features.shape[:-3]
 
@@ -248,17 +294,10 @@ class AutoregressivePixels(tfd.Distribution):
         return tf.constant(self._event_shape().as_list(), tf.int32)
 
     def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
-        logits = self._network(self._features, tf.cast(value, self.dtype))
-        return tf.reduce_sum(Bernoulli(logits=logits).log_prob(value), [-3, -2, -1])
+        return tf.reduce_sum(self.pixel_log_prob(value), [-3, -2, -1])
 
     def _sample_n(self, n: tf.Tensor, seed: Any = None) -> tf.Tensor:
-        flat = self._flat_features()
-        noise = tf.random.stateless_uniform(
-            tf.concat([[n], tf.shape(flat)[:1], self.event_shape_tensor()], 0),
-            tfp.random.sanitize_seed(seed),
-            dtype=self.dtype,
-        )
-        drawn, _ = self._network.draw(flat, noise)
+        drawn, _ = self._network.draw(self._flat_features(), self._noise(n, seed))
         shape = tf.concat([[n], self.batch_shape_tensor(), self.event_shape_tensor()], 0)
         return tf.reshape(drawn, shape)
 
@@ -273,6 +312,12 @@ class AutoregressivePixels(tfd.Distribution):
     def _variance(self) -> tf.Tensor:
         mean = self._mean()
         return mean * (1 - mean)
+
+    def _noise(self, n: Any, seed: Any) -> tf.Tensor:
+        batch = tf.reduce_prod(self.batch_shape_tensor())
+        shape = tf.concat([[n, batch], self.event_shape_tensor()], 0)
+        seed = tfp.random.sanitize_seed(seed)
+        return tf.random.stateless_uniform(shape, seed, dtype=self.dtype)
 
     def _flat_features(self) -> tf.Tensor:
         # What is drawn has no gradient.
@@ -292,21 +337,22 @@ class AutoregressiveBernoulli(_NamedDistribution):
     lossy autoencoder, Chen et al. 2017, arXiv:1611.02731). The density takes one pass, a draw
     ``height * width`` short steps, in order.
 
-    The pixels are not independent given ``z``: there is no exact imputation, and `mean` is of few
-    draws; see `AutoregressivePixels`. As of `IndependentBernoulli`, it is a probability of *binary*
-    pixels only.
+    The pixels are not independent given ``z``, and `mean` is of few draws; see
+    `AutoregressivePixels`. As of `IndependentBernoulli`, it is a probability of *binary* pixels
+    only.
 
     Args:
         event_shape: shape of one image, (height, width, channels).
-        convert_to_tensor_fn: see `DistributionLambda`.
+        convert_to_tensor_fn: see `DistributionLambda`; "sample" or "mean", or a function.
         units: features of each number in the image, and hidden units of the network.
         radius: how many rows above, and columns to either side, a pixel sees.
         validate_args: let TFP check the parameters at run time.
         **kwargs: of `DistributionLambda`. Its `seed` is also that of the initial weights.
 
     Raises:
-        ValueError: an `event_shape` that is no image's, a size below 1, a radius below 0, or an
-            input without ``units * prod(event_shape)`` parameters.
+        ValueError: an `event_shape` that is no image's, a size below 1, a radius below 0, a
+            `convert_to_tensor_fn` that there is none of, or an input without
+            ``units * prod(event_shape)`` parameters.
 
     Example:
         >>> import tensorflow as tf
@@ -334,6 +380,11 @@ class AutoregressiveBernoulli(_NamedDistribution):
             raise ValueError(f"event_shape: expected (height, width, channels), got {event_shape}.")
         self.units = _support.check_positive_int("units", units)
         super().__init__(event_shape, convert_to_tensor_fn, validate_args, kwargs)
+        if self.convert_to_tensor_fn in ("logits", "probs", "mode"):
+            raise ValueError(
+                "convert_to_tensor_fn: expected 'sample', 'mean' or a function, since pixels that "
+                f"see one another have no {self.convert_to_tensor_fn} of their own."
+            )
         self.event_shape = event_shape
         self.network = CausalNetwork(
             event_shape[-1], units, radius, seed=self.seed, dtype=self.dtype_policy

@@ -56,6 +56,15 @@ def at_once(vae: Any, x: Any, least: int = 1) -> int:
     return max(1, NUMBERS_AT_ONCE // max(least, width))
 
 
+def decoded_at_once(vae: Any) -> int:
+    """How many latent vectors may be decoded at once, of which a mean or draws are to be made.
+
+    Sixteen times as many as importance samples, for which all that is made of them is kept.
+    """
+    width = parts.widest(vae.encoder, vae.decoder, vae.prior) or _WIDTH_OF_IMAGE * 784
+    return max(1, 16 * NUMBERS_AT_ONCE // width)
+
+
 def over_images(
     reduce: Reduction,
     vae: Any,

@@ -278,8 +278,15 @@ class VAE(Trainer):
                 + f" of this model, got {labels!r}."
             )
         seed = _support.stateless_seed(seed, self.seed_generator)
-        likelihood, pixel_seed = self._of_prior_draws(num_samples, seed, labels)
-        return likelihood.mean() if mean else likelihood.sample(seed=pixel_seed)
+        inputs, pixel_seed = self._prior_draws(num_samples, seed, labels)
+
+        def decoded(start: int, inputs: Any) -> tf.Tensor:
+            likelihood = self.decode(inputs)
+            # That of the first piece is the one of a graph, which has no other.
+            piece_seed = tf.random.fold_in(pixel_seed, start) if start else pixel_seed
+            return likelihood.mean() if mean else likelihood.sample(seed=piece_seed)
+
+        return self._in_pieces(decoded, inputs)
 
     def reconstruct(self, x: Any, seed: Any = None, *, sample: bool = False) -> tf.Tensor:
         """The mean of ``p(x|z)``, shape ``(B, *image)``, at the posterior's mean.
@@ -290,11 +297,16 @@ class VAE(Trainer):
             sample: take one draw ``z ~ q(z|x)`` instead of the posterior's mean.
         """
         x = self._images(x)
-        posterior, (_, decode) = self._encode(x, training=False), self.given(x)
-        if not sample:
-            return decode(posterior.mean()).mean()
-        seed = _support.stateless_seed(seed, self.seed_generator)
-        return decode(posterior.sample(seed=seed)).mean()
+        seed = _support.stateless_seed(seed, self.seed_generator) if sample else None
+
+        def reconstructed(start: int, x: Any) -> tf.Tensor:
+            posterior, (_, decode) = self._encode(x, training=False), self.given(x)
+            if seed is None:
+                return decode(posterior.mean()).mean()
+            piece_seed = tf.random.fold_in(seed, start) if start else seed
+            return decode(posterior.sample(seed=piece_seed)).mean()
+
+        return self._in_pieces(reconstructed, x)
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> tf.Tensor:
         """Images along the straight line between the posterior means of `a` and `b`.
@@ -360,6 +372,10 @@ class VAE(Trainer):
           ``min(1, p(x_observed|z') p(z') / (p(x_observed|z) p(z)))``: the same law, and where the
           encoder's proposals are mostly refused a much shorter way to it.
 
+        Pixels of `layers.AutoregressiveBernoulli` depend on one another: the hidden ones of some
+        rows at a time are drawn given those before them, and taken by another Metropolis step,
+        which makes up for those behind. The law stays the exact conditional.
+
         Where nothing is observed, both Metropolis methods draw from the model's own law from the
         first step on. Memory is bounded: chains are worked off in pieces.
 
@@ -381,8 +397,8 @@ class VAE(Trainer):
             are unchanged.
 
         Raises:
-            TypeError: `x` is a masked array; for both Metropolis methods, a likelihood that is no
-                `tfd.Independent`: the hidden pixels must be independent of the others given z.
+            TypeError: `x` is a masked array; for both Metropolis methods, a likelihood that is
+                neither a `tfd.Independent` nor autoregressive.
             ValueError: wrong images, observed pixels that are not finite, a mask of another shape
                 or not of booleans, another method, wrong numbers, or a conditional model: take
                 that of `for_label`.
@@ -396,6 +412,8 @@ class VAE(Trainer):
         num_steps, burn_in = imputation.check_steps(num_steps, burn_in)
         x, mask = imputation.check_observed(x, mask, self.image_shape)
         seed = _support.stateless_seed(seed, self.seed_generator)
+        likelihood = self._decode(tf.zeros([1, self.latent_dim], self.variable_dtype), False)
+        imputation.check_likelihood(likelihood, tf.constant(x[:1]), method)
         piece = functools.partial(self._impute_piece, method=method)
         return imputation.over_chains(
             piece, chunks.at_once(self, x),
@@ -588,9 +606,33 @@ class VAE(Trainer):
         self, num_samples: Any, seed: tf.Tensor, labels: Any = None
     ) -> tuple[tfd.Distribution, tf.Tensor]:
         """``p(x|z)`` at draws ``z ~ p(z)``, and the seed for pixels of it."""
+        inputs, pixel_seed = self._prior_draws(num_samples, seed, labels)
+        return self.decode(inputs), pixel_seed
+
+    def _prior_draws(
+        self, num_samples: Any, seed: tf.Tensor, labels: Any = None
+    ) -> tuple[Any, tf.Tensor]:
+        """``z ~ p(z)``, with a label for each in a conditional model, and the seed for pixels."""
         prior_seed, pixel_seed = tf.unstack(tf.random.split(seed))
         z = self.prior().sample(num_samples, seed=prior_seed)
-        return self.decode(z if labels is None else (z, labels)), pixel_seed
+        if labels is None:
+            return z, pixel_seed
+        y = self._label_vectors(labels, z.shape[:1])
+        return (z, tf.broadcast_to(y, [tf.shape(z)[0], y.shape[-1]])), pixel_seed
+
+    def _in_pieces(self, function: Callable[[int, Any], tf.Tensor], x: Any) -> tf.Tensor:
+        """``function`` of as many at a time as memory allows, joined; in a graph of all at once.
+
+        Args:
+            function: of the index of the first and of the piece.
+            x: images or latent vectors, or a pair of them and labels.
+        """
+        one = _support.split_labels(x)[0].shape.rank == len(self.image_shape or (0, 0, 0))
+        if one or not tf.executing_eagerly():  # one image, without a batch of it
+            return function(0, x)
+        size = chunks.decoded_at_once(self)
+        parts_of_x = [function(start, piece) for start, piece in _support.pieces(x, size)]
+        return parts_of_x[0] if len(parts_of_x) == 1 else tf.concat(parts_of_x, 0)
 
     def _over_images(
         self, reduce: chunks.Reduction, x: Any, num_samples: int, seed: Any, verbose: Any
@@ -620,20 +662,20 @@ class VAE(Trainer):
         bad = [name for name, term in terms.items() if not np.isfinite(term).all()]
         return bad[0] if bad else "log p(x, z) - log q(z|x)"
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _elbo_of_piece(
         self, x: Any, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         return objectives.elbo(*folds.elbo_terms(self, x, num_samples, chunk, seed))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _log_likelihood_of_piece(
         self, x: Any, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         weights = folds.importance_weights(self, x, num_samples, chunk, seed)
         return weights.log_sum - tf.math.log(tf.cast(num_samples, weights.log_sum.dtype))
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _impute_piece(
         self,
         x: tf.Tensor,

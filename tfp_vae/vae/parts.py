@@ -68,12 +68,21 @@ def widest(encoder: keras.Model, decoder: keras.Model, prior: priors.Prior) -> i
     of_encoder, of_decoder = widest_layer(encoder), widest_layer(decoder)
     if of_encoder is None or of_decoder is None:
         return None
-    return max(of_encoder, of_decoder, width_of_density(prior))
+    return max(of_encoder, of_decoder, width_of_density(prior, encoder))
 
 
-def width_of_density(prior: priors.Prior) -> int:
+def width_of_density(prior: priors.Prior, encoder: keras.Model) -> int:
     """Numbers that the density of one ``z`` takes: those of all components of a mixture."""
-    return getattr(prior, "num_components", 1) * math.prod(prior.event_shape)
+    of_one = math.prod(prior.event_shape)
+    if isinstance(prior, priors.VampPrior):
+        of_one = max(of_one, width_of_posterior(encoder))
+    return getattr(prior, "num_components", 1) * of_one
+
+
+def width_of_posterior(encoder: keras.Model) -> int:
+    """Numbers that a draw of ``q(z|x)`` or its density take: hidden units of a flow's networks."""
+    layer = posterior_layer(encoder)
+    return max(getattr(layer, "event_size", 1), *getattr(layer, "units", ()), 1)
 
 
 def posterior_layer(encoder: keras.Model) -> layers.DistributionLambda | None:
