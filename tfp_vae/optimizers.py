@@ -1,5 +1,6 @@
 """Keras' optimizers where TensorFlow has a faster kernel for the same step."""
 
+import contextvars
 from typing import Any
 
 import keras
@@ -8,6 +9,14 @@ import tensorflow as tf
 from tfp_vae import _support
 
 __all__ = ["FusedAdam"]
+
+
+# The number of the step, read once for all variables: a read is an operation of its own for each,
+# and so is what follows from it. A variable of the context, which what TensorFlow runs elsewhere
+# for several replicas does not see.
+_number_of_step: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar(
+    "tfp_vae_number_of_step", default=None
+)
 
 
 @_support.register
@@ -39,6 +48,13 @@ class FusedAdam(keras.optimizers.Adam):
         100.0
     """
 
+    def _backend_update_step(self, *arguments: Any) -> None:
+        token = _number_of_step.set(tf.convert_to_tensor(self.iterations) + 1)
+        try:
+            super()._backend_update_step(*arguments)
+        finally:
+            _number_of_step.reset(token)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             super().update_step(gradient, variable, learning_rate)
@@ -46,7 +62,8 @@ class FusedAdam(keras.optimizers.Adam):
         index = self._get_variable_index(variable)
         dtype = variable.dtype
         beta_1, beta_2 = (_support.number(beta, dtype) for beta in (self.beta_1, self.beta_2))
-        step = tf.cast(self.iterations + 1, dtype)
+        number = _number_of_step.get()
+        step = tf.cast(self.iterations + 1 if number is None else number, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
             m=_handle(self._momentums[index]),

@@ -155,9 +155,10 @@ class _ImageFiles(_Source):
         if split not in ("train", "test"):
             raise DatasetError(f"split: expected train or test, got {split!r}.")
         chosen = train if split == "train" else test
-        self.paths = [str(paths[i]) for i in chosen]
+        # One tensor, which the graphs refer to: as a constant it would be in each of them.
+        self.paths = tf.constant([str(paths[i]) for i in chosen])
         self.labels = None if labels is None else labels[chosen].astype(np.int64)
-        self.count = self.pieces = len(self.paths)
+        self.count = self.pieces = len(chosen)
         self.labelled = labels is not None
         grey = [own.is_grey(path) for path in paths]  # also refuses what is no image, or too large
         grayscale = all(grey) if grayscale is None else grayscale
@@ -245,52 +246,54 @@ def stream(
 ) -> tf.data.Dataset:
     """Batches of images from disk, read and decoded as they are needed.
 
-    What `pipeline` is for arrays: each pass is an epoch, in an order of its own; order and draws of
-    epoch e are a function of `seed` and e alone. Reading and decoding go on beside the training.
+    The counterpart of `pipeline` for images on disk: each pass is an epoch with its own order; the
+    order and the draws of epoch e depend only on `seed` and e. Images are read and decoded in the
+    background while the model trains.
 
-    - A folder of `write_records`: its files come in a new order, records of some files are mixed,
-      and images shuffled buffer by buffer; memory holds three buffers of stored images and a few
-      batches.
-    - A folder of png, jpg or bmp images as `load` takes it, with the same split into train and
-      test; memory holds the paths and a few batches. Other than by `load`, images are not turned
-      as their EXIF tag says.
-    - "tfds:NAME", a set of TensorFlow Datasets, where that package is installed: ``pip install
-      "tfp-vae[tfds]"``. Shuffled buffer by buffer.
+    - A folder written by `write_records`: its files come in a new order, records of several files
+      are mixed, and images are shuffled buffer by buffer. Memory holds three buffers of stored
+      images and a few batches.
+    - A folder of png, jpg or bmp images as for `load`, with the same split into train and test.
+      Memory holds the paths and a few batches. Unlike `load`, this does not turn images as their
+      EXIF tag says.
+    - "tfds:NAME", a set of TensorFlow Datasets, if that package is installed (``pip install
+      tensorflow-datasets``). It is shuffled buffer by buffer.
 
     Args:
         source: one of these.
         split: "train" or "test".
         batch_size: images in a batch; the last batch may be smaller.
-        binarization: "threshold", "dynamic" or "none", as in `binarize`; without `training` a
-            dynamic draw is the same in every pass.
+        binarization: "threshold", "dynamic" or "none", as in `binarize`; with
+            ``training=False`` a dynamic draw is the same in every pass.
         threshold: as in `binarize`.
-        training: whether to shuffle, and to draw anew in each epoch.
+        training: whether to shuffle and to make new draws in each epoch.
         seed: an integer of at least 0.
-        shuffle_buffer: images of records or of TensorFlow Datasets; the larger, the better they
-            are mixed.
-        shard: (index, count): this reader's part of the images, of as many workers; of record
-            files it opens those that it has images of. All parts have the same number of batches:
-            what is left over is left out, in training of each epoch another part. In the `fit` of
-            a `tf.distribute` strategy, which is not to divide the images again, `batch_size` is
-            that of all workers together, and a step takes a worker's share of it from its part:
-            give `fit` the data set's ``repeat()`` and the steps of an epoch.
-        drop_remainder: whether to leave out a last batch that is smaller.
+        shuffle_buffer: number of images in the buffer, for records and TensorFlow Datasets; the
+            larger, the better they are mixed.
+        shard: (index, count): which part of the images this reader takes, and the number of
+            workers. A reader opens only the record files that hold its images. All parts have the
+            same number of batches; left-over images are left out, in training different ones in
+            each epoch. With `fit` under a `tf.distribute` strategy, the images are not divided
+            again: `batch_size` is that of all workers together, and each step takes a worker's
+            share of it from its part. Give `fit` the data set's ``repeat()`` and the steps of an
+            epoch.
+        drop_remainder: whether to leave out a smaller last batch.
         initial_epoch: as in `pipeline`.
         image_size: (height, width) to which an image folder's images are resized (bicubic).
-        grayscale: as in `load`, of an image folder.
-        test_fraction: as in `load`, of an image folder.
-        split_seed: of that split; the `seed` of `load`.
+        grayscale: as in `load`, for an image folder.
+        test_fraction: as in `load`, for an image folder.
+        split_seed: seed of that split: the `seed` of `load`.
         data_dir: where TensorFlow Datasets finds or prepares its sets.
 
     Returns:
-        A `tf.data.Dataset`, of known length unless it is a part: float32 (B, height, width,
-        channels), or with labels a pair of that and int64 (B,).
+        A `tf.data.Dataset`, of known length unless it is a shard: float32 images (B, height, width,
+        channels), or with labels a pair of such images and int64 labels (B,).
 
     Raises:
-        DatasetError: no such folder or split, a damaged index, a file that is missing, wrong
-            arguments, or no batch left. A damaged image or record, or an image of another size, is
-            an error when its batch comes, which names the file: a ValueError in `VAE.fit`, an error
-            of TensorFlow elsewhere.
+        DatasetError: no such folder or split, a damaged index, a missing file, wrong arguments, or
+            no batch left. A damaged image or record, or an image of another size, raises an error
+            that names the file when its batch comes: a ValueError in `VAE.fit`, an error of
+            TensorFlow elsewhere.
     """
     check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)

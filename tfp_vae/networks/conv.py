@@ -201,9 +201,9 @@ def _thin_conv_transpose(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, An
     margins = [[0, 0], [0, 0], [0, 0], [rows // 2] * 2, [columns // 2] * 2]
     products = tf.pad(products, margins)
     shifted = [
-        products[:, a, b, rows - 1 - a :, columns - 1 - b :][:, :height, :width]
-        for a in range(rows)
-        for b in range(columns)
+        products[:, a, b, above : above + height, left : left + width]
+        for a, above in enumerate(reversed(range(rows)))
+        for b, left in enumerate(reversed(range(columns)))
     ]
 
     def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

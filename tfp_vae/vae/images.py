@@ -123,15 +123,21 @@ def guarded(name: str, data: Any, unit_interval: bool) -> Any:
     def look(index: tf.Tensor, element: Any) -> Any:
         x, *rest = element if isinstance(element, tuple) else (element,)
         batch = ["in batch", index + 1, *([] if name == "x" else [f"of {name}"])]
-        finite = tf.reduce_all(tf.math.is_finite(x))
-        checks = [tf.debugging.Assert(finite, [_NOT_FINITE, *batch])]
-        if unit_interval:
-            inside = tf.reduce_all((x >= 0) & (x <= 1))
+
+        def refuse() -> tf.Tensor:
+            finite = tf.reduce_all(tf.math.is_finite(x))
             got = [_OUTSIDE + ", got values from", tf.reduce_min(x), "to", tf.reduce_max(x)]
-            checks.append(tf.debugging.Assert(inside, [*got, *batch]))
-        with tf.control_dependencies([check for check in checks if check is not None]):
-            x = tf.identity(x)
-        return (x, *rest) if rest else x
+            with tf.control_dependencies([tf.debugging.Assert(finite, [_NOT_FINITE, *batch])]):
+                no = tf.identity(False)
+            with tf.control_dependencies([tf.debugging.Assert(no, [*got, *batch])]):
+                return tf.identity(no)
+
+        # One look at a good batch; what is wrong with a bad one is found out afterwards. Neither
+        # comparison holds of NaN.
+        good = (x >= 0) & (x <= 1) if unit_interval else tf.math.is_finite(x)
+        with tf.control_dependencies([tf.cond(tf.reduce_all(good), lambda: True, refuse)]):
+            passed = tf.identity(x)
+        return (passed, *rest) if rest else passed
 
     return data.enumerate().map(look)
 
