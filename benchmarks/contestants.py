@@ -61,9 +61,9 @@ def log_normal(z: tf.Tensor, mean: tf.Tensor | float, log_variance: tf.Tensor | 
     return tf.reduce_sum(-0.5 * (squares + log_variance + math.log(2 * math.pi)), axis=1)
 
 
-def plain_log_weights(encoder: keras.Model, decoder: keras.Model, x: tf.Tensor) -> tf.Tensor:
-    """``log p(x|z) + log p(z) - log q(z|x)`` at one draw for each image."""
-    mean, log_variance = tf.split(encoder(x), 2, axis=1)
+def plain_log_weights(parameters: tf.Tensor, decoder: keras.Model, x: tf.Tensor) -> tf.Tensor:
+    """``log p(x|z) + log p(z) - log q(z|x)`` at one draw for each image, of encoded images."""
+    mean, log_variance = tf.split(parameters, 2, axis=1)
     z = mean + tf.random.normal(tf.shape(mean)) * tf.exp(0.5 * log_variance)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=x, logits=decoder(z))
     log_px_z = -tf.reduce_sum(cross_entropy, axis=[1, 2, 3])
@@ -86,13 +86,25 @@ class PlainLoop:
         @tf.function
         def step(batch: tf.Tensor) -> None:
             with tf.GradientTape() as tape:
-                loss = -tf.reduce_mean(plain_log_weights(self.encoder, self.decoder, batch))
+                weights = plain_log_weights(self.encoder(batch), self.decoder, batch)
+                loss = -tf.reduce_mean(weights)
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
         self.step = step
         self.log_weights = tf.function(
-            lambda batch: plain_log_weights(self.encoder, self.decoder, batch)
+            lambda batch: plain_log_weights(self.encoder(batch), self.decoder, batch)
         )
+
+        @tf.function
+        def likelihood(batch: tf.Tensor, num_samples: tf.Tensor) -> tf.Tensor:
+            parameters = self.encoder(batch)
+            total = tf.fill([tf.shape(batch)[0]], -math.inf)
+            for _ in tf.range(num_samples):
+                weights = plain_log_weights(parameters, self.decoder, batch)
+                total = tf.reduce_logsumexp([total, weights], 0)
+            return total - tf.math.log(tf.cast(num_samples, tf.float32))
+
+        self.likelihood = likelihood
 
     def epoch(self) -> None:
         for batch in self.data:
@@ -117,7 +129,7 @@ class StockKeras(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ) -> tf.Tensor:
-        return -tf.reduce_mean(plain_log_weights(self.encoder, self.decoder, x))
+        return -tf.reduce_mean(plain_log_weights(self.encoder(x), self.decoder, x))
 
 
 def stock_keras(x: np.ndarray, batch_size: int, network: str = "CVAE") -> Callable[[], None]:
@@ -252,9 +264,8 @@ def ours(network: str = "CVAE") -> VAE:
 
 
 def plain_likelihood(loop: PlainLoop, x: np.ndarray, num_samples: int) -> np.ndarray:
-    """Importance weighted, one draw of all images after the other in a compiled loop."""
-    parts = [loop.log_weights(x) for _ in range(num_samples)]
-    return np.asarray(tf.reduce_logsumexp(parts, 0)) - math.log(num_samples)
+    """Importance weighted: all images encoded once, then draw after draw in a compiled loop."""
+    return loop.likelihood(x, tf.constant(num_samples)).numpy()
 
 
 def image_by_image(encoder: Any, decoder: Any, x: np.ndarray, num_samples: int) -> np.ndarray:
@@ -279,18 +290,26 @@ def multiply_adds(network: str) -> int:
 
     Once forward and twice backward, but for the gradient of the images, which none takes.
     """
-    total, first = 0, None
-    for part in plain_networks(network):
-        for layer in part.layers:
-            before, after = layer.input.shape[1:], layer.output.shape[1:]
-            if isinstance(layer, keras.layers.Conv2DTranspose):
-                total += math.prod(before) * after[-1] * math.prod(layer.kernel_size)
-            elif isinstance(layer, keras.layers.Conv2D):
-                total += math.prod(after) * before[-1] * math.prod(layer.kernel_size)
-            elif isinstance(layer, keras.layers.Dense):
-                total += math.prod(before) * math.prod(after)
-            first = first or total
-    return 3 * total - (first or 0)
+    encoder, decoder = map(_of_layers, plain_networks(network))
+    return 3 * sum(encoder + decoder) - next(filter(None, encoder))
+
+
+def multiply_adds_of_a_draw(network: str) -> int:
+    """Of the decoder for one draw, forward."""
+    return sum(_of_layers(plain_networks(network)[1]))
+
+
+def _of_layers(part: keras.Model) -> list[int]:
+    found = []
+    for layer in part.layers:
+        before, after = layer.input.shape[1:], layer.output.shape[1:]
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            found.append(math.prod(before) * after[-1] * math.prod(layer.kernel_size))
+        elif isinstance(layer, keras.layers.Conv2D):
+            found.append(math.prod(after) * before[-1] * math.prod(layer.kernel_size))
+        elif isinstance(layer, keras.layers.Dense):
+            found.append(math.prod(before) * math.prod(after))
+    return found
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -63,7 +63,7 @@ def main() -> None:
     title = f"{options.recipe}, {options.epochs} epochs, threshold 0.5; test ELBO in nats, "
     speed.table(f"{title}{options.draws} draws for each of {len(x_test):,} test images", rows)
 
-    x = datasets.binarize(data.x_train[: speed.IMAGES], "threshold")
+    x = datasets.binarize(data.x_train[: speed.IMAGES["CVAE"]], "threshold")
     rows = [("recipe", "float32, images/s", "mixed_bfloat16, images/s", "ratio")]
     for name in (options.recipe, "iwae-paper-vae"):
         rounds = {

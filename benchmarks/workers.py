@@ -9,8 +9,12 @@ A step of N workers takes a fixed part, work and talk:
   ``2 (N - 1) * latency`` for it and for each of the logs that Keras averages in every step
   (Patarasuk & Yuan 2009, doi:10.1016/j.jpdc.2008.09.002, whose ring has the least bytes);
 - it does not overlap with the work;
-- all workers are equally fast, and none waits for its images;
-- the work of a worker is in proportion to its share of the batch, the fixed part is not.
+- all workers are equally fast;
+- the work of a worker is in proportion to its share of the batch, the fixed part is not;
+- so that an image's draw does not depend on the number of workers, each makes the standard normal
+  noise of the whole global batch and takes its part (`objectives.replicas`), in the step itself;
+- each reads and binarizes the whole global batch and keeps its part, beside the step: the slower of
+  the two counts. (Streams of parts, `datasets.stream(..., shard=...)`, do not.)
 """
 
 import argparse
@@ -18,6 +22,8 @@ import dataclasses
 
 LOGS = 4  # loss, elbo, reconstruction, kl: each a collective of its own
 FIXED = 0.5e-3  # seconds of a step that do not depend on the batch: Python's part, two cores
+NORMALS = 85e6  # standard normals a second, two busy cores
+IMAGES = 126e3  # that `datasets.pipeline` gives a second, binarized dynamically, two busy cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +34,19 @@ class Network:
         parameters: float32 numbers that are reduced in a step.
         batch: images of a step of one worker.
         step: seconds of it on two cores.
+        noise: standard normals for each image: draws times latent dimensions.
     """
 
     parameters: int
     batch: int
     step: float
+    noise: int
 
 
 NETWORKS = {
     # Images a second on idle cores: RESULTS.md, the tables of `speed.py` and `settings.py`.
-    "cvae-mnist-2d": Network(69_989, 100, 100 / 6_300),
-    "iwae-paper-iwae-50": Network(425_284, 100, 100 / 3_087),
+    "cvae-mnist-2d": Network(69_989, 100, 100 / 6_512, 2),
+    "iwae-paper-iwae-50": Network(425_284, 100, 100 / 3_087, 50 * 50),
 }
 
 
@@ -58,6 +66,8 @@ def all_reduce(num_bytes: float, workers: int, bandwidth: float, latency: float)
 def step(network: Network, workers: int, batch: int, bandwidth: float, latency: float) -> float:
     """Seconds of a step of that global batch."""
     work = (network.step - FIXED) * batch / workers / network.batch
+    work += (batch - batch / workers) * network.noise / NORMALS  # its own part is in the step
+    work = max(work, batch / IMAGES)
     talk = all_reduce(4 * network.parameters, workers, bandwidth, latency)
     talk += LOGS * all_reduce(4, workers, bandwidth, latency)
     return FIXED + work + talk
