@@ -45,6 +45,27 @@ def test_evaluate_in_a_process_of_its_own_prints_json_alone(model):
     assert "data: digits" in done.stderr
 
 
+THREADS = """
+import json, sys
+import tensorflow as tf
+from tfp_vae import cli
+code = cli.main(sys.argv[1:])
+print(code, tf.config.threading.get_intra_op_parallelism_threads())
+code = cli.main(sys.argv[1:-1] + ["2"])
+print(code)
+"""
+
+
+def test_threads_of_an_operation(fresh_process, tmp_path):
+    """What TensorFlow is told, in time; and not when it is too late."""
+    arguments = ["train", "mlp-mnist", "--dataset", "digits", "--epochs", 1, "--quiet",
+                 "--set", "encoder.units=[4]", "--set", "decoder.units=[4]",
+                 "--set", "pictures=[]", "--out", tmp_path / "run", "--threads", 1]  # fmt: skip
+    *_, first, second = fresh_process(THREADS, *arguments).splitlines()
+    assert first == "0 1"
+    assert second == "2"
+
+
 def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "tfp_vae", "recipes", "--json"],

@@ -1,4 +1,4 @@
-"""Keras callbacks: what a person wants to see while a model trains."""
+"""Keras callbacks that show how a model is training."""
 
 from tfp_vae.callbacks.epochs import EpochReport, EpochTimer, ImageRecorder
 from tfp_vae.callbacks.events import EventWriter

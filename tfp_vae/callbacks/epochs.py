@@ -1,4 +1,4 @@
-"""What each epoch took and gave: a line, the seconds, the pictures."""
+"""A report of each epoch: a line, the seconds, the pictures."""
 
 import os
 import pathlib
@@ -14,9 +14,9 @@ __all__ = ["EpochReport", "EpochTimer", "ImageRecorder"]
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Keeps the seconds of training of each epoch in `seconds`.
+    """Keeps the training time of each epoch in `seconds`.
 
-    They are those of the training steps; validation, which follows them, is not counted.
+    Only the training steps count, not the validation that follows them.
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class EpochTimer(keras.callbacks.Callback):
 
 
 class EpochReport(EpochTimer):
-    """Prints one line after each epoch: the ELBO in nats, and the seconds of training.
+    """Prints one line after each epoch: the ELBO in nats and the seconds of training.
 
-    It is that of the validation data, where ``fit`` was given any.
+    The ELBO is that of the validation data if ``fit`` was given any.
 
     Args:
         total: number of epochs, for "epoch 2/10"; `None` leaves it out.
-        validation_name: what these data are: "test" where they are the test images.
+        validation_name: what to call these data: "test" if they are the test images.
     """
 
     def __init__(self, total: int | None = None, validation_name: str = "validation") -> None:
@@ -69,19 +69,19 @@ class ImageRecorder(keras.callbacks.Callback):
     """Decodes the same latent vectors, or reconstructs the same images, before training and after
     each epoch.
 
-    The pictures are kept in `frames`: arrays of shape (n, height, width, channels), the first one
-    of the untrained model. They hold the means of ``p(x|z)``.
+    The pictures are kept in `frames`: arrays of shape (n, height, width, channels) that hold the
+    means of ``p(x|z)``. The first one is of the untrained model.
 
     Args:
-        latents: latent vectors, shape (n, d), or
-        images: images, shape (n, height, width, channels), which are encoded, drawn once from the
-            posterior, and decoded. Of a conditional model either is a pair with labels.
+        latents: latent vectors, shape (n, d), to decode, or
+        images: images, shape (n, height, width, channels), to encode, draw from the posterior once,
+            and decode. For a conditional model either is a pair with labels.
         seed: integer seed of those posterior draws.
-        log_dir: folder for TensorBoard; the pictures also go to ``pictures`` in it, as step 0 that
-            of the untrained model. `None` writes nothing.
+        log_dir: folder for TensorBoard; the pictures are also written to ``pictures`` in it, with
+            the untrained model as step 0. `None` writes nothing.
 
     Raises:
-        ValueError: both were given, or neither.
+        ValueError: both or neither were given.
     """
 
     def __init__(

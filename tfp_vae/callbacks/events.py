@@ -1,7 +1,7 @@
-"""Event files for TensorBoard, by TensorFlow alone.
+"""Event files for TensorBoard, written with TensorFlow alone.
 
-``tf.summary.scalar`` and its like come with the package tensorboard, which TensorFlow does not
-always bring along; what they write is a tensor with a plugin's name.
+``tf.summary.scalar`` and similar functions come with the package tensorboard, which TensorFlow does
+not always install; what they write is a tensor with a plugin's name.
 """
 
 import functools
@@ -16,10 +16,10 @@ _CLASSES = {"scalars": "DATA_CLASS_SCALAR", "images": "DATA_CLASS_BLOB_SEQUENCE"
 
 
 class EventWriter:
-    """Scalars, histograms and pictures of each epoch, in a folder that TensorBoard reads.
+    """Writes scalars, histograms and pictures of each epoch into a folder that TensorBoard reads.
 
     Args:
-        folder: made when the first one is written.
+        folder: created with the first write.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -33,7 +33,7 @@ class EventWriter:
         self._write(tag, np.float32(value), step, "scalars")
 
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
-        """One row for each bucket: its left edge, its right edge, how many are in it."""
+        """One row for each bucket: its left edge, its right edge, the number of values in it."""
         counts, edges = np.histogram(values, _BUCKETS)
         self._write(tag, np.stack([edges[:-1], edges[1:], counts], 1), step, "histograms")
 
@@ -64,7 +64,7 @@ class EventWriter:
 
 
 def as_pixels(images: Any) -> np.ndarray:
-    """Images of shape (n, height, width, 1 or 3) as 8-bit ones; what is outside [0, 1] is cut."""
+    """Images of shape (n, height, width, 1 or 3) in 8 bits; values outside [0, 1] are clipped."""
     images = np.asarray(images)
     if images.dtype == np.uint8:
         return images

@@ -1,4 +1,4 @@
-"""An end to a training whose figures are no longer numbers."""
+"""Ends a training whose figures are no longer finite."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ __all__ = ["NonFiniteError", "StopAtNonFinite"]
 
 
 class NonFiniteError(ValueError):
-    """A training whose figures are no longer numbers.
+    """The figures of a training are no longer finite.
 
     Attributes:
-        epoch: its number, from 1.
-        batches: the numbers, from 1, of the first and the last batch among which it happened;
-            `None` at the end of the epoch, in validation.
+        epoch: number of the epoch, from 1.
+        batches: numbers, from 1, of the first and the last batch between which it happened; `None`
+            at the end of the epoch, in validation.
         what: the figure, such as "loss nan".
     """
 
@@ -32,14 +32,14 @@ class NonFiniteError(ValueError):
 
 
 class StopAtNonFinite(keras.callbacks.Callback):
-    """Stops ``fit`` by an error when the loss or another log is NaN or infinite.
+    """Stops ``fit`` with an error when the loss or another log is NaN or infinite.
 
-    Unlike `keras.callbacks.TerminateOnNaN` it looks at all logs, at those of validation too, and
-    after each epoch at the weights, which logs need not show; it names the epoch, the batches and
-    the layers whose weights are not finite by then, and is no quiet end. It reads what Keras has
-    brought to Python in any case, once for the batches of one execution (`VAE.compile`): with
-    ``steps_per_execution=1`` it names the very batch. A run of `tfp_vae.training` has it, and
-    works off those batches again to find the batch and the layer where it began.
+    Unlike `keras.callbacks.TerminateOnNaN` it checks all logs, including those of validation, and
+    after each epoch the weights, whose NaN need not show in the logs. It does not end silently: the
+    error names the epoch, the batches and the layers whose weights are no longer finite. It reads
+    only what Keras brings to Python anyway, once for the batches of one execution (`VAE.compile`);
+    with ``steps_per_execution=1`` it names the exact batch. A run of `tfp_vae.training` uses it and
+    repeats those batches to find the batch and the layer where it began.
 
     Raises:
         NonFiniteError: in ``fit``.
@@ -91,7 +91,7 @@ class StopAtNonFinite(keras.callbacks.Callback):
 
 
 def spoiled(model: keras.Model) -> str:
-    """A sentence on the layers whose weights are not finite, in the order of the model."""
+    """A sentence that names the layers whose weights are not finite, in the model's order."""
     paths = _support.spoiled_weights(model)
     if not paths:
         return " All weights are finite."

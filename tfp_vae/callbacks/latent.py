@@ -1,4 +1,4 @@
-"""Whether the latent dimensions are used, watched while a model trains."""
+"""Watches, while a model trains, whether the latent dimensions are used."""
 
 import os
 import pathlib
@@ -19,38 +19,40 @@ _PATIENCE = 3  # epochs
 class LatentDiagnostics(keras.callbacks.Callback):
     """Active units and the KL of each dimension after each epoch, and a warning of collapse.
 
-    Each epoch's ``logs`` gain ``active_units``: how many dimensions `evaluation.latent_usage`
-    counts as active. What comes later among the callbacks sees it, Keras' ``History`` always; put
-    this one first, and the progress bar and a ``CSVLogger`` show it as well.
+    It adds ``active_units`` to each epoch's ``logs``: how many dimensions `evaluation.latent_usage`
+    counts as active. Callbacks that come later see it, and Keras' ``History`` always does; if you
+    put this one first, the progress bar and a ``CSVLogger`` show it as well.
 
-    **Posterior collapse** is what it is called when no dimension is active
+    **Posterior collapse** means that no dimension is active
     (``Var_x(E_q[z_j]) <= threshold``, Burda et al. 2016, arXiv:1509.00519, section 5.2) *and* the
     KL of the posterior is below 0.01 nats for each dimension: ``q(z|x)`` is the prior whatever
-    ``x`` is (Bowman et al. 2016, arXiv:1511.06349, section 3.1). Both, since a prior of small
-    scale has small variances, and a posterior may differ from the prior in the same way for all
-    images. Some dimensions that are not active are no collapse: of data with fewer directions the
-    best model leaves some unused (shown of linear ones by Lucas et al. 2019, arXiv:1911.02469). A
-    warning, which says what to do, follows after the third such epoch in a row, since dimensions
-    may wake up; epochs in which the KL's weight is 0 or its warm-up still rises do not count.
+    ``x`` is (Bowman et al. 2016, arXiv:1511.06349, section 3.1). Both are required, since a prior
+    of small scale has small variances, and a posterior may differ from the prior in the same way
+    for all images. A few inactive dimensions are not a collapse: if the data vary in fewer
+    directions, the best model leaves some dimensions unused (shown for linear models by Lucas et
+    al. 2019, arXiv:1911.02469). A warning that says what to do follows after the third such epoch
+    in a row, since dimensions may become active later. Epochs in which the weight of the KL is 0 or
+    still rising in a warm-up do not count.
 
     A model whose loss is not finite is not measured: its ``active_units`` are NaN.
 
     Args:
         images: images, shape (B, height, width, channels), as the model takes them: at least two,
-            best of validation. For the CVAE of TensorFlow's tutorial a thousand take some 20 ms.
-        threshold: above this variance a dimension is active, in squared latent units.
-        num_samples: draws for each image where there is no closed form, as in `latent_usage`.
-        seed: integer seed of these draws, the same ones after each epoch.
-        log_dir: folder for TensorBoard; scalars and histograms go to ``latent`` in it, beside the
+            preferably validation images. For the CVAE of TensorFlow's tutorial a thousand take
+            about 20 ms.
+        threshold: a dimension is active above this variance, in squared latent units.
+        num_samples: draws for each image if there is no closed form, as in `latent_usage`.
+        seed: integer seed of these draws, which are the same after each epoch.
+        log_dir: folder for TensorBoard; scalars and histograms go to ``latent`` in it, next to the
             ``train`` and ``validation`` of Keras' own callback. `None` writes nothing.
 
     Attributes:
-        rows: for each epoch measured a dictionary of plain data: ``epoch`` (counted from 1),
+        rows: a dictionary of plain data for each measured epoch: ``epoch`` (counted from 1),
             ``active_units``, ``variance`` (of the means) and ``kl`` (lists of ``d`` numbers; ``kl``
-            is `None` where `latent_usage` cannot tell it), ``collapsed``.
+            is `None` if `latent_usage` cannot compute it), ``collapsed``.
 
     Raises:
-        TypeError: the model that trains is no `VAE`.
+        TypeError: the model in training is no `VAE`.
         ValueError: when training starts: as `latent_usage`.
 
     Example:
@@ -88,7 +90,7 @@ class LatentDiagnostics(keras.callbacks.Callback):
 
     @property
     def kl_per_dimension(self) -> np.ndarray:
-        """``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (epochs, d); NaN where it is not known."""
+        """``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (epochs, d); NaN if it is not known."""
         return np.array([row["kl"] or [np.nan] * len(row["variance"]) for row in self.rows])
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -136,7 +138,7 @@ class LatentDiagnostics(keras.callbacks.Callback):
             )
 
     def _at_full_weight(self) -> bool:
-        """Whether the KL has the weight that it will keep, and has one."""
+        """Whether the KL has its final weight, and that weight is not 0."""
         weight = self.model.objective.kl_weight
         if isinstance(weight, objectives.WarmUp):
             now = float(weight(self.model.optimizer.iterations))  # of float32, as `final` is not

@@ -1,4 +1,4 @@
-"""The latent space for TensorBoard's projector: points that one turns around and looks up."""
+"""Writes the latent space for TensorBoard's projector."""
 
 import math
 import os
@@ -36,28 +36,28 @@ def write_projector(
     *,
     class_names: Sequence[str] | None = None,
 ) -> pathlib.Path:
-    """Posterior means of images, with labels and the images themselves, for the projector.
+    """Write posterior means of images, with labels and the images, for TensorBoard's projector.
 
-    In a log folder of TensorBoard: ``projector_config.pbtxt``, and in ``projector/`` beside it
-    ``tensors.tsv`` (a row of ``d`` numbers for each image), ``metadata.tsv`` (its number and its
-    label) and ``sprite.png`` (all images in one). Files of the same names are replaced.
-    ``tensorboard --logdir FOLDER`` shows them on its page Projector, by principal components,
-    t-SNE or UMAP; nothing but TensorFlow is needed to write them.
+    It writes into a log folder of TensorBoard: ``projector_config.pbtxt``, and in ``projector/``
+    the files ``tensors.tsv`` (a row of ``d`` numbers for each image), ``metadata.tsv`` (its number
+    and its label) and ``sprite.png`` (all images in one). Existing files of these names are
+    replaced. ``tensorboard --logdir FOLDER`` shows them on its page Projector, by principal
+    components, t-SNE or UMAP. Writing them needs only TensorFlow.
 
     Args:
-        folder: of the logs; made if need be.
+        folder: the folder of the logs; created if necessary.
         vae: a `VAE`.
-        x: images, shape (N, height, width, 1 or 3), as the model takes them; of a conditional
+        x: images, shape (N, height, width, 1 or 3), as the model takes them; for a conditional
             model a pair with labels.
-        labels: an integer for each image, to colour the points by; by default those in `x`, else
-            none.
+        labels: an integer for each image, which sets the colour of its point; by default the labels
+            in `x`, if any.
         class_names: a name for each label.
 
     Returns:
         The path of ``projector_config.pbtxt``.
 
     Raises:
-        ValueError: wrong images, another number of labels, or more images than fit into a picture
+        ValueError: wrong images, a wrong number of labels, or more images than fit into a picture
             of 8192×8192 pixels.
         OSError: the files cannot be written.
     """
@@ -95,12 +95,12 @@ def write_projector(
 
 
 def most_images(shape: Sequence[int]) -> int:
-    """How many images of (height, width, ...) pixels `write_projector` takes."""
+    """How many images of shape (height, width, ...) `write_projector` takes."""
     return (_SPRITE // max(shape[:2])) ** 2
 
 
 def _metadata(count: int, labels: Any, class_names: Sequence[str] | None) -> str:
-    """TensorBoard takes a first line for headings if there are two columns, and only then."""
+    """TensorBoard reads the first line as headings only if there are two columns."""
     if labels is None:
         return _table([[i] for i in range(count)])
     names = [str(y) if class_names is None else class_names[int(y)] for y in np.asarray(labels)]

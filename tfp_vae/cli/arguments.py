@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_setup(group: Any) -> None:
     command = _command(
         group, "datasets", commands.datasets,
-        "list the data sets and where they would be taken from",
+        "list the data sets and where each would be loaded from",
         "tfp-vae datasets --data-dir ~/data",
     )  # fmt: skip
     command.add_argument("--data-dir", help="folder to look in first")
@@ -45,21 +45,26 @@ def _add_setup(group: Any) -> None:
     _command(group, "recipes", commands.recipes, "list the recipes", "tfp-vae recipes --json")
 
     command = _command(
-        group, "train", commands.train, "train a recipe into a folder, or go on with a run",
+        group, "train", commands.train, "train a recipe into a new folder, or continue a run",
         "tfp-vae train cvae-mnist-2d --epochs 3 --set optimizer.learning_rate=1e-3 --out runs/a; "
         "tfp-vae train --resume runs/a --epochs 10",
     )  # fmt: skip
     command.add_argument("recipe", nargs="?", help="see tfp-vae recipes")
-    command.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with this run")
+    command.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="continue this run")
     command.add_argument(
         "--dataset",
-        help="mnist, fashion_mnist, cifar10, digits, auto, or a path to .npz, .npy or a folder of "
-        "images (default: the recipe's)",
+        help="mnist, fashion_mnist, cifar10, digits, auto, tfds:NAME, or a path to .npz, .npy or a "
+        "folder of images (default: the recipe's)",
     )
     command.add_argument("--data-dir", help="folder to look for the data set in first")
-    command.add_argument("--epochs", type=_positive, help="passes in all (default: the recipe's)")
     command.add_argument(
-        "--batch-size", type=_positive, help="of all workers together (default: the recipe's)"
+        "--epochs",
+        type=_positive,
+        help="epochs in total, each of the recipe's `passes` over the images (default: the "
+        "recipe's)",
+    )
+    command.add_argument(
+        "--batch-size", type=_positive, help="for all workers together (default: the recipe's)"
     )
     command.add_argument("--seed", type=_seed, help="default: the recipe's")
     command.add_argument(
@@ -67,25 +72,31 @@ def _add_setup(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other setting, the value as JSON: latent_dim=5, encoder.units=[200], "
-        "decoder.likelihood=normal. May be given several times",
+        help="any other setting, its value as JSON: latent_dim=5, encoder.units=[200], "
+        "decoder.likelihood=normal. Can be repeated",
     )
     command.add_argument("--out", type=pathlib.Path, help="new folder (default: runs/RECIPE)")
-    command.add_argument("--quiet", action="store_true", help="no progress bar, no lines but notes")
     command.add_argument(
-        "--tensorboard", action="store_true", help="logs for TensorBoard, in logs/ of the run"
+        "--quiet", action="store_true", help="no progress bar, no lines except notes"
     )
+    command.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard logs to logs/ of the run"
+    )
+    command.add_argument(
+        "--threads", type=_positive,
+        help="threads of each operation: 1 is faster for small dense networks (default: all cores)",
+    )  # fmt: skip
     _add_strategy(command)
 
 
 def _add_use(group: Any) -> None:
     command = _command(
-        group, "evaluate", commands.evaluate, "ELBO and log-likelihood of test images",
+        group, "evaluate", commands.evaluate, "compute ELBO and log-likelihood of test images",
         "tfp-vae evaluate runs/a --images 500 --samples 500 --json",
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
-    _add_images(command, "the first so many test images (default: all)")
+    _add_images(command, "number of test images, from the first on (default: all)")
     _add_samples(command)
     _add_seed(command)
     command.add_argument(
@@ -93,15 +104,15 @@ def _add_use(group: Any) -> None:
         type=pathlib.Path,
         metavar="FOLDER",
         help="also write all evaluations with pictures: FOLDER/report.html and report.json. "
-        "Of cvae-mnist-2d it took 4 minutes of processor time",
+        "For cvae-mnist-2d this took 4 minutes of CPU time",
     )
     command.add_argument(
         "--strategy",
         choices=("multiworker",),
-        help="share the images among the processes that the environment variable TF_CONFIG lists",
+        help="divide the images between the processes listed in the environment variable TF_CONFIG",
     )
     command.add_argument(
-        "--quick", action="store_true", help="with --report: the dear parts of fewer images"
+        "--quick", action="store_true", help="with --report: use fewer images in the slow parts"
     )
 
     command = _command(
@@ -109,13 +120,15 @@ def _add_use(group: Any) -> None:
         "tfp-vae sample runs/a -n 64 --seed 1 --out samples.png",
     )  # fmt: skip
     _add_model(command)
-    command.add_argument("-n", type=_positive, default=16, help="how many (default: 16)")
+    command.add_argument("-n", type=_positive, default=16, help="number of images (default: 16)")
     _add_seed(command)
     command.add_argument(
-        "--label", type=_seed, help="class, of a conditional model (default: all in turn)"
+        "--label", type=_seed, help="class, for a conditional model (default: all in turn)"
     )
     command.add_argument(
-        "--draw", action="store_true", help="draws of p(x|z), not its means, which are smoother"
+        "--draw",
+        action="store_true",
+        help="draws of p(x|z) instead of its means, which are smoother",
     )
     _add_out(command, "samples.png")
 
@@ -125,37 +138,43 @@ def _add_use(group: Any) -> None:
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
-    _add_images(command, "the first so many test images (default: 10)")
-    _add_seed(command, "of dynamic binarization; a run has its own")
+    _add_images(command, "number of test images, from the first on (default: 10)")
+    _add_seed(command, "seed of dynamic binarization; a run has its own")
     _add_out(command, "reconstructions.png")
 
     command = _command(
-        group, "encode", commands.encode, "write mean and scale of q(z|x) of test images",
+        group, "encode", commands.encode, "write mean and scale of q(z|x) for test images",
         "tfp-vae encode runs/a --out encoded.csv",
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
-    _add_images(command, "the first so many test images (default: all)")
-    _add_seed(command, "of dynamic binarization; a run has its own")
+    _add_images(command, "number of test images, from the first on (default: all)")
+    _add_seed(command, "seed of dynamic binarization; a run has its own")
     _add_out(command, "encoded.csv", ".csv or .npz", _TABLES)
 
     command = _command(
-        group, "interpolate", commands.interpolate, "go from one test image to another",
+        group, "interpolate", commands.interpolate, "interpolate between two test images",
         "tfp-vae interpolate runs/a --from 0 --to 7 --steps 12 --out between.png",
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
-    command.add_argument("--from", type=_seed, default=0, dest="start", help="default: image 0")
-    command.add_argument("--to", type=_seed, default=1, dest="end", help="default: image 1")
-    command.add_argument("--steps", type=_positive, default=10, help="images (default: 10)")
-    _add_seed(command, "of dynamic binarization; a run has its own")
+    command.add_argument(
+        "--from", type=_seed, default=0, dest="start", help="number of the image (default: 0)"
+    )
+    command.add_argument(
+        "--to", type=_seed, default=1, dest="end", help="number of the image (default: 1)"
+    )
+    command.add_argument(
+        "--steps", type=_positive, default=10, help="number of images (default: 10)"
+    )
+    _add_seed(command, "seed of dynamic binarization; a run has its own")
     _add_label(command)
     _add_out(command, "interpolation.png")
 
 
 def _add_studies(group: Any) -> None:
     command = _command(
-        group, "impute", studies.impute, "hide pixels of test images and let the model find them",
+        group, "impute", studies.impute, "hide pixels of test images and let the model impute them",
         "tfp-vae impute runs/a --mask random:0.8 --images 20 --out imputed.png",
     )  # fmt: skip
     _add_model(command)
@@ -165,12 +184,12 @@ def _add_studies(group: Any) -> None:
         default="bottom",
         help="what to hide: left, right, top, bottom, or random:FRACTION (default: %(default)s)",
     )
-    _add_images(command, "the first so many test images (default: 50)")
+    _add_images(command, "number of test images, from the first on (default: 50)")
     command.add_argument(
         "--samples", type=_positive, default=8, help="chains for each image (default: 8)"
     )
     command.add_argument(
-        "--steps", type=_positive, default=200, help="of each chain (default: 200)"
+        "--steps", type=_positive, default=200, help="steps of each chain (default: 200)"
     )
     command.add_argument(
         "--method",
@@ -184,36 +203,36 @@ def _add_studies(group: Any) -> None:
 
     command = _command(
         group, "anomaly", studies.anomaly,
-        "log p(x) of test images, with p-values by the images that a run held out",
+        "compute log p(x) of test images, with p-values from the images that a run held out",
         "tfp-vae anomaly runs/a --dataset other.npz --out anomaly.csv",
     )  # fmt: skip
     _add_model(command, "folder of a run")
     _add_data(command)
-    _add_images(command, "the first so many test images (default: 500)")
+    _add_images(command, "number of test images, from the first on (default: 500)")
     _add_samples(command)
     _add_seed(command)
-    text = ".csv or .npz; a picture of the least likely images is written beside it"
+    text = ".csv or .npz; a picture of the least likely images is written next to it"
     _add_out(command, "anomaly.csv", text, _TABLES)
 
 
 def _add_explore(group: Any) -> None:
     command = _command(
         group, "explore", explore.explore,
-        "a page on this machine: the latent space, and images of your own",
+        "explore the latent space, and your own images, on a page of this machine",
         "tfp-vae explore runs/a --port 8000",
     )  # fmt: skip
     _add_model(command)
     _add_data(command)
     command.add_argument(
-        "--port", type=_port, default=5006, help="0 for any that is free (default: %(default)s)"
+        "--port", type=_port, default=5006, help="0 for any free port (default: %(default)s)"
     )
     command.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; one of another network than this machine's own lets other "
-        "machines in, 0.0.0.0 of all of them (default: %(default)s)",
+        help="address to listen on; any address but this machine's loopback lets other machines "
+        "in, and 0.0.0.0 listens on all addresses (default: %(default)s)",
     )
-    _add_seed(command, "of dynamic binarization; a run has its own")
+    _add_seed(command, "seed of dynamic binarization; a run has its own")
     command.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
@@ -223,11 +242,13 @@ def _add_plot(group: Any) -> None:
         "tfp-vae plot manifold runs/a --out manifold.png; "
         "tfp-vae plot epoch runs/a --epoch 3 --out third.png",
     )  # fmt: skip
-    command.add_argument("picture", choices=PICTURES, help="the last four of a run only")
+    command.add_argument("picture", choices=PICTURES, help="the last four are for runs only")
     _add_model(command)
     _add_data(command)
-    command.add_argument("--epoch", type=_seed, help="for epoch: which; 0 is the untrained model")
-    command.add_argument("--seed", type=_seed, default=0, help="of the samples (default: 0)")
+    command.add_argument(
+        "--epoch", type=_seed, help="for epoch: its number; 0 is the untrained model"
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="seed of the samples (default: 0)")
     command.add_argument(
         "--out", type=_name_in(*_DRAWN, ".gif"), help="file to write (default: PICTURE.png)"
     )
@@ -236,7 +257,7 @@ def _add_plot(group: Any) -> None:
 def _add_sharing(group: Any) -> None:
     command = _command(
         group, "export", sharing.export,
-        "write a model for programs that know neither this package nor Keras",
+        "export a model for programs that have neither this package nor Keras",
         "tfp-vae export runs/a exported --format onnx",
     )  # fmt: skip
     _add_model(command)
@@ -251,17 +272,17 @@ def _add_sharing(group: Any) -> None:
 
     command = _command(
         group, "package", sharing.package,
-        "write a run as a folder to share, with a model card, as the Hugging Face Hub shows it",
+        "package a run as a folder to share on the Hugging Face Hub, with a model card",
         "tfp-vae package runs/a shared --license apache-2.0",
     )  # fmt: skip
     _add_model(command, "folder of a run")
     _add_folder(command)
-    command.add_argument("--license", help="as the Hub names it (default: none is named)")
+    command.add_argument("--license", help="the license, as the Hub spells it (default: none)")
     command.add_argument(
         "--report",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="add the figures of a report of this run, by tfp-vae evaluate --report",
+        help="add the figures of a report of this run, written by tfp-vae evaluate --report",
     )
 
 
@@ -287,14 +308,14 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dataset",
         help="a name, or a path to .npz, .npy or a folder of images (default: the run's; mnist for "
-        "a file)",
+        "a .keras file)",
     )
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument(
         "--binarization",
         choices=recipes.CHOICES["binarization"],
-        help="threshold at 0.5, one Bernoulli draw fixed by the seed, or grey as it is (default: "
-        "the run's; threshold for a file)",
+        help="threshold at 0.5, one Bernoulli draw fixed by the seed, or pixels as they are "
+        "(default: the run's; threshold for a .keras file)",
     )
 
 
@@ -302,8 +323,8 @@ def _add_strategy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strategy",
         choices=("mirrored", "multiworker"),
-        help="share each batch among all GPUs of this process, or among the processes that the "
-        "environment variable TF_CONFIG lists: see docs/distributed.md",
+        help="divide each batch between all GPUs of this process, or between the processes listed "
+        "in the environment variable TF_CONFIG: see docs/distributed.md",
     )
 
 
@@ -313,7 +334,7 @@ def _add_images(command: argparse.ArgumentParser, text: str) -> None:
 
 def _add_label(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--label", type=_seed, help="class, of a conditional model: that of all these images"
+        "--label", type=_seed, help="class of all these images, for a conditional model"
     )
 
 
@@ -326,7 +347,7 @@ def _add_samples(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_seed(command: argparse.ArgumentParser, what: str = "of the draws") -> None:
+def _add_seed(command: argparse.ArgumentParser, what: str = "seed of the draws") -> None:
     command.add_argument("--seed", type=_seed, default=0, help=f"{what} (default: 0)")
 
 

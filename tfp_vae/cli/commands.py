@@ -63,6 +63,7 @@ def train(options: argparse.Namespace) -> None:
         "verbose": 0 if options.quiet else 1,
         "tensorboard": options.tensorboard,
     }
+    _use_threads(options.threads)
     shared["strategy"] = _strategy(options)
     try:
         changes = _changes(options)
@@ -79,6 +80,17 @@ def train(options: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
     if workers.Team(shared["strategy"]).chief:
         show({"run": str(run.folder), **run.metrics()}, options.json)
+
+
+def _use_threads(number: int | None) -> None:
+    """So many for each operation, which TensorFlow must be told before it has computed anything."""
+    import tensorflow as tf
+
+    if number is not None:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(number)
+        except RuntimeError as error:
+            raise UsageError(f"--threads {number}: TensorFlow is at work already.") from error
 
 
 def _strategy(options: argparse.Namespace) -> Any:

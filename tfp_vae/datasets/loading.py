@@ -38,21 +38,21 @@ def load(
     image_size: Sequence[int] | None = None,
     grayscale: bool | None = None,
 ) -> ImageData:
-    """Images in [0, 1] of a named set or of your own files.
+    """Images in [0, 1] from a named set or from your own files.
 
     "mnist" (LeCun et al. 1998), "fashion_mnist" (Xiao et al. 2017) and "cifar10" (Krizhevsky
-    2009) are looked for in `data_dir`, then in the folder that the environment variable
-    TFP_VAE_DATA_DIR names, then in Keras' cache; what is in none of them is downloaded into that
-    cache by `keras.utils.get_file`, with a checksum. A warning says which place was passed over
-    because its folder is not there or its set is not whole. A folder may hold, directly or in a
-    subfolder of the set's name:
+    2009) are looked for in `data_dir`, then in the folder named by the environment variable
+    TFP_VAE_DATA_DIR, then in Keras' cache. A set found in none of them is downloaded into that
+    cache by `keras.utils.get_file`, with a checksum. A warning says if a place was skipped because
+    its folder does not exist or its set is incomplete. A folder may hold, directly or in a
+    subfolder with the set's name:
 
     - ``mnist.npz``, ``fashion_mnist.npz`` or ``cifar10.npz`` in Keras' layout (`x_train`,
       `y_train`, `x_test`, `y_test`, uint8);
     - the four IDX files of MNIST or Fashion-MNIST (``train-images-idx3-ubyte`` and so on), plain
-      or gzipped. Both sets name them alike: lying in no folder of a set's name, full-size ones are
-      told apart by their number of labels of each class; of others the `source` says that they
-      were believed;
+      or gzipped. Both sets use the same file names. Outside a folder with a set's name, full-size
+      sets are told apart by the number of labels of each class; for others, the `source` says that
+      the set's name was taken on trust;
     - CIFAR-10's binary version: ``cifar-10-batches-bin`` or ``cifar-10-binary.tar.gz``.
 
     "digits" needs no file: scikit-learn's 1,797 scans of 8×8 pixels (Alpaydin and Kaynak 1998),
@@ -60,37 +60,37 @@ def load(
     of a black 28×28. Every sixth image is a test image: 1,498 to train on and 299 to test. The
     scans of one writer are in both parts.
 
-    "tfds:NAME" is a set of TensorFlow Datasets with a feature ``image`` of one shape in 8 bits,
-    prepared in its `data_dir`, where that package is installed.
+    "tfds:NAME" is a set of TensorFlow Datasets, if that package is installed. It needs a feature
+    ``image`` of one shape in 8 bits and is prepared in its `data_dir`.
 
-    "auto" is MNIST where it can be had; where it cannot, a warning says why and digits are
+    "auto" is MNIST if it can be found or downloaded. Otherwise a warning says why, and digits are
     returned, with the reason in their `source`.
 
     A path is your own data: a ``.npy`` file of images, a ``.npz`` file in Keras' layout of which
-    all but `x_train` may be missing, or a folder of png, jpg or bmp images with one subfolder for
-    each class or with none. Arrays are uint8 or floats in [0, 1], of shape (N, height, width) or
-    (N, height, width, channels). Images are turned as their EXIF tag says, and lose their alpha
-    channel, which the `source` then says.
+    only `x_train` is required, or a folder of png, jpg or bmp images, directly in it or in one
+    subfolder for each class. Arrays are uint8 or floats in [0, 1], of shape (N, height, width) or
+    (N, height, width, channels). Images in a folder are turned as their EXIF tag says; an alpha
+    channel is dropped, and the `source` says so.
 
     Args:
         name: "mnist", "fashion_mnist", "cifar10", "digits", "auto", "tfds:NAME" or a path.
         data_dir: the folder to look in first.
-        download: whether to download what is found nowhere.
-        timeout: seconds that a download may be without an answer; TensorFlow Datasets has its own.
-        test_fraction: of your own images without a test set, the part held out as one, in
-            [0, 1). At least one image, unless 0.
+        download: whether to download a set that is found nowhere.
+        timeout: seconds to wait for an answer in a download; TensorFlow Datasets has its own.
+        test_fraction: the fraction of your own images to hold out as a test set, in [0, 1), if
+            they have none. At least one image, unless 0.
         seed: of that split, an integer of at least 0.
         image_size: (height, width) to which a folder's images are resized (bicubic).
         grayscale: whether a folder's images are read as grey, (height, width, 1), or as red,
-            green and blue; by default as grey where all of them are.
+            green and blue; by default as grey if all of them are grey.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        DatasetError: an unknown name; a `data_dir` that is not there; nothing found and no
-            download; a damaged or foreign file, which is named and never skipped; or images that
-            cannot be used together.
+        DatasetError: an unknown name; a `data_dir` that does not exist; nothing found and no
+            download; a damaged file or one of another kind, which is named and never skipped; or
+            images that do not fit together.
 
     Example:
         >>> from tfp_vae import datasets
@@ -116,7 +116,7 @@ def load(
 
 
 def locate(name: str | os.PathLike[str]) -> str:
-    """What `load` takes `name` for: the name of a set, or an absolute path of your own data.
+    """How `load` understands `name`: as the name of a set, or as the absolute path of your data.
 
     Raises:
         DatasetError: neither.
@@ -125,7 +125,7 @@ def locate(name: str | os.PathLike[str]) -> str:
 
 
 def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Where each named set would be taken from without a download.
+    """Where each named set would be taken from, without a download.
 
     Files are looked for, not read: `load` may still find one damaged.
 
@@ -133,10 +133,10 @@ def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
         data_dir: as in `load`.
 
     Returns:
-        The four names, each with a path ("scikit-learn" for digits), or "" where there is none.
+        The four names, each with a path ("scikit-learn" for digits), or "" if there is none.
 
     Raises:
-        DatasetError: `data_dir` is not there, or it or TFP_VAE_DATA_DIR is a file.
+        DatasetError: `data_dir` does not exist, or it or TFP_VAE_DATA_DIR is a file.
     """
     places.folders(data_dir)
     found = {}

@@ -20,7 +20,7 @@ def prepared(name: str, data_dir: Any, download: bool = True) -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DatasetError(
-            f'{name}: needs TensorFlow Datasets: pip install "tfp-vae[tfds]" ({error}).'
+            f"{name}: needs TensorFlow Datasets: pip install tensorflow-datasets ({error})."
         ) from error
     try:
         builder = tfds.builder(name.removeprefix(PREFIX), data_dir=data_dir)

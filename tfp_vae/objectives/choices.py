@@ -1,4 +1,4 @@
-"""What `VAE.compile(objective=...)` takes: the functions of this folder, chosen and saved."""
+"""The objectives that `VAE.compile` takes: they combine this folder's functions."""
 
 import abc
 import dataclasses
@@ -18,11 +18,11 @@ from tfp_vae.objectives.schedules import WarmUp
 
 @dataclasses.dataclass
 class Draws:
-    """Reparameterized draws of a posterior, as an objective asked for them.
+    """Reparameterized draws of a posterior, as an objective requested them.
 
     Attributes:
         z: shape (B, d) for one draw, else (S, B, d).
-        scale: what they went through, where the objective scales their gradient.
+        scale: what they were passed through, if the objective scales their gradient.
     """
 
     z: tf.Tensor
@@ -31,16 +31,17 @@ class Draws:
 
 @dataclasses.dataclass
 class Terms:
-    """What an objective is made from.
+    """The inputs of an objective.
 
     Attributes:
         log_likelihood: ``log p(x|z)``, shape (B,) for one draw, else (S, B).
         posterior: ``q(z|x)``, batch shape (B,).
         prior: ``p(z)``.
-        draws: of the posterior.
+        draws: draws of the posterior.
         use_exact_kl: whether the KL is TFP's closed form.
         kl_weight: the factor of the KL.
-        training: whether a gradient step follows; else no term is there for its sake.
+        training: whether a gradient step follows. If not, what is only for training, free bits and
+            path gradients, is left out.
     """
 
     log_likelihood: tf.Tensor
@@ -53,24 +54,24 @@ class Terms:
 
     @functools.cached_property
     def kl(self) -> tf.Tensor:
-        """The true KL, shape (B,) or, at several draws, (S, B)."""
+        """The true KL, shape (B,) or, for several draws, (S, B)."""
         z = None if self.use_exact_kl else self.draws.z
         return functions.kl_divergence(self.posterior, self.prior, z)
 
     def path_kl(self) -> tf.Tensor:
-        """Its Monte Carlo value with the gradient of `path_log_prob`."""
+        """The Monte Carlo KL, with the gradient of `path_log_prob`."""
         z = self.draws.z
         return functions.path_log_prob(self.posterior, z) - self.prior.log_prob(z)
 
 
 class Objective(abc.ABC):
-    """What is maximized for each image, in nats.
+    """The value to maximize for each image, in nats.
 
     Args:
         num_samples: draws of the posterior for each image.
-        kl_weight: the factor of the KL: a number or a `WarmUp`. By default that of the encoder's
-            regularizer, else 1.
-        gradient: which estimator of the posterior's gradient.
+        kl_weight: the factor of the KL: a number or a `WarmUp`. By default the weight of the
+            encoder's regularizer, or 1 without one.
+        gradient: the estimator of the posterior's gradient.
 
     Raises:
         ValueError: a number below 1, a weight below 0, or an unknown gradient.
@@ -101,25 +102,25 @@ class Objective(abc.ABC):
     def check(
         self, posterior: Any, prior: Callable[[], tfd.Distribution], use_exact_kl: bool
     ) -> None:
-        """Refuse a model that it cannot be computed for.
+        """Refuse a model for which the objective cannot be computed.
 
         Args:
-            posterior: one ``q(z|x)`` of the model, `None` where it is not known before images come.
-            prior: a function that gives ``p(z)``, which may be costly to make.
+            posterior: one ``q(z|x)`` of the model; `None` if it is not known before images come.
+            prior: a function that returns ``p(z)``, which may be expensive to make.
             use_exact_kl: as in `Terms`.
         """
         del posterior, prior, use_exact_kl  # any model will do
 
     def draw(self, posterior: tfd.Distribution, seed: Any) -> Draws:
-        """Reparameterized draws, as many as the objective takes."""
+        """Reparameterized draws, as many as the objective needs."""
         count = None if self.num_samples == 1 else self.num_samples
         return Draws(posterior_sample(posterior, count, seed))
 
     @property
     def final_weight(self) -> float | None:
-        """The KL's factor at the end of training, with which evaluation reports the loss.
+        """The factor of the KL at the end of training; evaluation reports the loss with it.
 
-        `None` for the encoder's.
+        `None` for the factor of the encoder's regularizer.
         """
         return self.kl_weight.final if isinstance(self.kl_weight, WarmUp) else self.kl_weight
 
@@ -144,16 +145,16 @@ class ELBO(Objective):
     Args:
         num_samples: draws of the posterior for each image.
         kl_weight: the factor of the KL (beta): a number, `LinearWarmUp` or `CyclicalWarmUp`. By
-            default that of the encoder's regularizer, else 1.
-        free_bits: nats below which the KL of a dimension costs no less; see
-            `objectives.free_bits`. Training alone knows them: evaluation reports the loss without.
+            default the weight of the encoder's regularizer, or 1 without one.
+        free_bits: every dimension costs at least this many nats of KL; see `objectives.free_bits`.
+            Only used in training: evaluation reports the loss without them.
         gradient: "standard", or "stl" for the path gradient of `objectives.path_log_prob`, which
             needs the Monte Carlo KL.
 
     Raises:
         ValueError: a number below 1, a weight or free bits below 0, an unknown gradient; when a
             model is compiled with it, "stl" or free bits that the model's KL does not allow.
-        NotImplementedError: free bits of a posterior or prior that is no product over the
+        NotImplementedError: free bits for a posterior or prior that is not a product over the
             dimensions.
 
     Source: Kingma & Welling 2014, arXiv:1312.6114, eq. 3; beta: Higgins et al. 2017.
@@ -203,12 +204,12 @@ class ELBO(Objective):
 
 @_support.register
 class IWAE(Objective):
-    """``log (1/S) sum_s p(x|z_s) (p(z_s) / q(z_s|x)) ** kl_weight``: with weight 1 the IWAE bound.
+    """``log (1/S) sum_s p(x|z_s) (p(z_s) / q(z_s|x)) ** kl_weight``: the IWAE bound for weight 1.
 
     Args:
         num_samples: ``S``, draws of the posterior for each image.
-        kl_weight: a number or a warm-up; other than 1 it is no bound.
-        gradient: "standard", "dreg" (doubly reparameterized: unbiased, of less variance for the
+        kl_weight: a number or a warm-up; for a weight other than 1 the value is not a bound.
+        gradient: "standard", "dreg" (doubly reparameterized: unbiased, with less variance for the
             posterior), or "stl" (biased for more than one sample); see
             `objectives.doubly_reparameterized_bound`.
 

@@ -1,6 +1,6 @@
-"""Arrays or a model in, matplotlib figures and GIFs out.
+"""Turns arrays or a model into matplotlib figures and GIFs.
 
-Every function makes its own `matplotlib.figure.Figure`, without pyplot: there is no global state,
+Every function makes its own `matplotlib.figure.Figure` without pyplot, so there is no global state,
 no display is needed and nothing has to be closed. `save` writes a figure to a file. matplotlib and
 imageio are imported when a picture is drawn, not with the package.
 """

@@ -1,4 +1,4 @@
-"""What the other files of this folder share: the model's check, arrays, a figure of one image."""
+"""Shared by the other files of this folder: the model's check, arrays, a figure of one image."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,13 @@ def image_figure(
 ) -> "tuple[Figure, Axes]":
     """A figure of one tiled image of shape (height, width, 1 or 3), black at 0 and white at 1.
 
-    One unit of the axes is one cell, counted from the lower left, whatever the cells' pixels.
+    One unit of the axes is one cell, counted from the lower left, whatever the size of the cells.
 
     Args:
         image: `rows` by `columns` cells.
-        rows: of cells.
-        columns: of cells.
-        side: inches of the image's longer side.
+        rows: number of rows of cells.
+        columns: number of columns of cells.
+        side: length of the image's longer side, in inches.
         margin: inches for the labels, beside and above the image.
     """
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def image_figure(
 
 
 def decimals(value: float, digits: int) -> str:
-    """`value` with the minus sign that matplotlib writes elsewhere on the axes."""
+    """`value` with the same minus sign as matplotlib uses on the axes."""
     from matplotlib.ticker import Formatter
 
     return Formatter.fix_minus(f"{value:.{digits}f}")

@@ -1,4 +1,4 @@
-"""What `tfp_vae.evaluation` found, as figures: likelihoods, their diagnostics, the latent space."""
+"""Figures of `tfp_vae.evaluation`: likelihoods, their diagnostics, the latent space."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,14 @@ _RANGES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def log_likelihood_histogram(log_likelihood: Any, *, title: str | None = None) -> "Figure":
-    """How ``log p(x)`` is spread over the images, with its mean.
+    """A histogram of ``log p(x)`` over the images, with its mean.
 
     Args:
-        log_likelihood: of each image in nats, shape (B,).
+        log_likelihood: ``log p(x)`` of each image in nats, shape (B,).
         title: by default one with the number of images.
 
     Raises:
-        ValueError: another number of dimensions, no images, or values that are not finite.
+        ValueError: a wrong number of dimensions, no images, or values that are not finite.
     """
     values = _vector("log_likelihood", log_likelihood)
     figure, (axes,) = _panels(1)
@@ -41,13 +41,13 @@ def log_likelihood_histogram(log_likelihood: Any, *, title: str | None = None) -
 
 
 def importance_diagnostics(result: Any, *, title: str | None = None) -> "Figure":
-    """Pareto ``k`` and effective sample size of each image, of `evaluation.importance_sampling`.
+    """Pareto ``k`` and effective sample size of each image, from `evaluation.importance_sampling`.
 
-    Left of the line an image's ``log p(x)`` can be relied on. Values of ``k`` that are not finite
-    (a flat tail, or one of a single weight) are counted in the legend.
+    Left of the line an image's ``log p(x)`` can be trusted. Values of ``k`` that are not finite
+    (a flat tail, or a tail of a single weight) are counted in the legend.
 
     Args:
-        result: what it returned.
+        result: what `evaluation.importance_sampling` returned.
         title: by default none.
 
     Raises:
@@ -86,8 +86,8 @@ def importance_diagnostics(result: Any, *, title: str | None = None) -> "Figure"
 def annealing_check(annealed: Any, importance: Any, *, title: str | None = None) -> "Figure":
     """``log p(x)`` of the same images by annealing and by importance sampling.
 
-    On the left one against the other; on the right their difference with two standard errors,
-    those of both together. Well above 0, importance sampling is too low; well below, annealing is.
+    On the left one is plotted against the other; on the right their difference with two combined
+    standard errors. Well above 0, importance sampling is too low; well below 0, annealing is.
 
     Args:
         annealed: what `evaluation.annealed_importance_sampling` returned.
@@ -127,13 +127,13 @@ def annealing_check(annealed: Any, importance: Any, *, title: str | None = None)
 
 
 def latent_usage(usage: Any, *, title: str | None = None) -> "Figure":
-    """KL and variance of the means of each dimension, of `evaluation.latent_usage`.
+    """KL and variance of the means of each dimension, from `evaluation.latent_usage`.
 
-    Dimensions in falling order of their KL, active ones in blue; the dashed line is the variance
-    above which one is active. The KL is left out where it is not known.
+    Dimensions are in falling order of their KL, active ones in blue; the dashed line is the
+    variance above which a dimension is active. The KL is left out if it is not known.
 
     Args:
-        usage: what it returned.
+        usage: what `evaluation.latent_usage` returned.
         title: by default one with the number of active dimensions.
 
     Raises:
@@ -176,9 +176,9 @@ def latent_usage(usage: Any, *, title: str | None = None) -> "Figure":
 def aggregate_posterior(
     vae: Any, x: Any, *, seed: Any = 0, batch_size: int = 1000, title: str | None = None
 ) -> "Figure":
-    """One draw of each image's posterior beside as many of the prior.
+    """One draw of each image's posterior, compared with as many draws of the prior.
 
-    With two latent dimensions as points; with any other number as ranges of each dimension: the
+    With two latent dimensions they are shown as points, otherwise as ranges of each dimension: the
     median, half of the draws (thick), and those between 5% and 95% (thin).
 
     Args:
@@ -219,8 +219,9 @@ def rate_distortion(
     """The curve of `evaluation.rate_distortion`, a point for each beta.
 
     Args:
-        curve: what it returned.
-        encoder: rate and distortion of the model's own encoder on the same images, to be marked.
+        curve: what `evaluation.rate_distortion` returned.
+        encoder: rate and distortion of the model's own encoder on the same images, to mark its
+            point.
         title: by default none.
 
     Raises:
@@ -297,7 +298,7 @@ def _ranges(draws: dict[str, tuple[str, np.ndarray]]) -> "Figure":
 
 
 def _panels(count: int, width: float | None = None) -> "tuple[Figure, list[Axes]]":
-    """A figure of as many axes beside one another."""
+    """A figure with `count` axes side by side."""
     from matplotlib.figure import Figure
 
     size = (width or (5.4 if count == 1 else 4.6 * count), 3.6)
@@ -321,7 +322,7 @@ def _histogram(axes: "Axes", values: np.ndarray, edges: np.ndarray) -> None:
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
-    """Edges that hold all `values`, also where they are one number."""
+    """Bin edges that contain all `values`, even if all are equal."""
     low, high = float(values.min()), float(values.max())
     margin = max(1e-3, 1e-3 * abs(low)) if high - low < 1e-6 * max(1, abs(low)) else 0
     return np.linspace(low - margin, high + margin, min(_BINS, max(8, len(values) // 4)) + 1)

@@ -18,7 +18,7 @@ def figure_to_array(figure: "Figure", *, dpi: float = 100) -> np.ndarray:
 
     Args:
         figure: any figure.
-        dpi: pixels for each inch of it.
+        dpi: pixels per inch.
     """
     import io
 
@@ -31,20 +31,20 @@ def figure_to_array(figure: "Figure", *, dpi: float = 100) -> np.ndarray:
 
 
 def write_image(pixels: np.ndarray, path: pathlib.Path) -> None:
-    """Write an 8-bit image, shape (height, width, 1 or 3), as it is."""
+    """Write an 8-bit image, shape (height, width, 1 or 3), unchanged."""
     import imageio.v3 as iio
 
     iio.imwrite(path, pixels[..., 0] if pixels.shape[-1] == 1 else pixels, plugin="pillow")
 
 
 def save(figure: "Figure", path: str | os.PathLike[str], *, dpi: float = SAVED_DPI) -> pathlib.Path:
-    """Write `figure` to a file, which appears whole or not at all.
+    """Write `figure` to a file, which appears complete or not at all.
 
     Args:
         figure: any figure.
-        path: its ending says the format (.png, .pdf, .svg, ...), none means PNG. Folders that do
-            not exist are made.
-        dpi: pixels for each inch, of formats that have pixels.
+        path: its ending sets the format (.png, .pdf, .svg, ...); without one it is PNG. Missing
+            folders are created.
+        dpi: pixels per inch, for formats that have pixels.
 
     Returns:
         The path.

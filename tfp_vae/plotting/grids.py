@@ -1,4 +1,4 @@
-"""Grids of images: given ones, draws of the prior, reconstructions, interpolations."""
+"""Grids of images: given images, draws of the prior, reconstructions, interpolations."""
 
 import math
 import textwrap
@@ -40,7 +40,7 @@ def image_grid(
 
     Args:
         images: shape (N, height, width, channels) or (N, height, width); 1 channel is shown in
-            grey, 3 as RGB. Floating in [0, 1], other values are clipped; or 8-bit.
+            grey, 3 as RGB. Either 8-bit, or floats in [0, 1]; other floats are clipped.
         rows: by default as many as the images need.
         columns: by default as many as make the grid nearly square.
         title: above the grid.
@@ -48,8 +48,7 @@ def image_grid(
         column_labels: one for each column, below it.
 
     Raises:
-        ValueError: no images, more than the grid has cells, another number of channels, or of
-            labels.
+        ValueError: no images, more images than cells, or a wrong number of channels or labels.
 
     Example:
         >>> import numpy as np
@@ -105,12 +104,12 @@ def samples(
 ) -> "Figure":
     """Decoder means at draws from the prior: the mean of ``p(x|z)``, ``z ~ p(z)``.
 
-    A conditional model draws its classes in turn.
+    For a conditional model the classes are shown in turn.
 
     Args:
         vae: a `VAE`, or images to show as they are, shape (N, height, width, channels).
-        rows: of the grid.
-        columns: of the grid.
+        rows: rows of the grid.
+        columns: columns of the grid.
         seed: of the draws; `None` takes the model's own stream.
         title: by default none.
 
@@ -139,18 +138,18 @@ def classes(
     """Classes by styles: decoder means of a conditional model, one ``z ~ p(z)`` in each row.
 
     A row shows the mean of ``p(x|z, y)`` of every class ``y`` at the same ``z``: what the latent
-    variables hold where the class is given (Kingma et al. 2014, arXiv:1406.5298, figure 1).
+    variables describe when the class is given (Kingma et al. 2014, arXiv:1406.5298, figure 1).
 
     Args:
         vae: a conditional `VAE`.
-        styles: rows.
+        styles: number of rows.
         seed: of the draws of ``z``.
         class_names: below the columns; by default the numbers of the classes.
         title: by default none.
 
     Raises:
-        ValueError: `styles` below 1, another number of names than classes, or a model without
-            labels.
+        ValueError: `styles` below 1, a number of names that is not that of the classes, or a model
+            without labels.
     """
     check_model(vae)
     count = vae.num_classes
@@ -172,9 +171,9 @@ def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) 
 
     Args:
         vae: a `VAE`.
-        x: images, shape (B, height, width, channels), or a pair of them and labels; all of them if
-            there are fewer than `n`.
-        n: how many.
+        x: images, shape (B, height, width, channels), or a pair of images and labels; all are used
+            if there are fewer than `n`.
+        n: number of images.
         title: by default none.
 
     Raises:
@@ -195,15 +194,15 @@ def reconstructions(vae: Any, x: Any, n: int = 10, *, title: str | None = None) 
 
 
 def binarization(vae: Any, image: Any, binary: Any, *, title: str | None = None) -> "Figure":
-    """One image in four states, two by two: grey, binary; and what the model makes of the binary.
+    """One image in four states: above grey and binary, below the reconstruction of the binary one.
 
-    The lower row has the probabilities ``p(x = 1|z)`` at the posterior's mean, and the same above
-    one half.
+    The lower row shows the probabilities ``p(x = 1|z)`` at the posterior's mean, and the same
+    thresholded at one half.
 
     Args:
         vae: a `VAE` with a likelihood of binary pixels.
         image: grey, shape (height, width, channels).
-        binary: what it was binarized to, the same shape.
+        binary: the binarized image, the same shape.
         title: by default none.
 
     Raises:
@@ -233,18 +232,18 @@ def imputations(
     others: Mapping[str, Any] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """What `VAE.impute` made of the first `n` images, one in each column.
+    """The results of `VAE.impute` for the first `n` images, one in each column.
 
-    The rows: the originals, unless `x` holds NaN; what was seen, with the hidden pixels in orange;
-    draws; the mean; and `others`.
+    The rows are the originals, unless `x` holds NaN; the observed pixels, with the hidden ones in
+    orange; draws; the mean; and `others`.
 
     Args:
-        x: images, shape (B, height, width, channels); all of them if there are fewer than `n`.
+        x: images, shape (B, height, width, channels); all are used if there are fewer than `n`.
         mask: True where a pixel was observed, as in `VAE.impute`.
-        imputation: what it returned.
-        n: columns.
-        draws: rows of them, at most; all if there are fewer.
-        others: rows to compare with, images of the shape of `x` by their name.
+        imputation: what `VAE.impute` returned.
+        n: number of columns.
+        draws: the largest number of rows with draws.
+        others: further rows to compare with: names, each with images in the shape of `x`.
         title: by default none.
 
     Raises:
@@ -284,13 +283,13 @@ def interpolation(
 
     Args:
         vae: a `VAE`.
-        a: one image, or B of them, one for each row.
+        a: one image, or B images, one for each row.
         b: as `a`.
         steps: images in a row, both ends included.
         title: by default none.
 
     Raises:
-        ValueError: as many images in `a` as there are not in `b`, or `steps` below 2.
+        ValueError: different numbers of images in `a` and `b`, or `steps` below 2.
     """
     check_model(vae)
     images = np.asarray(vae.interpolate(a, b, steps))
@@ -303,7 +302,7 @@ def interpolation(
 
 
 def _in_colour(images: np.ndarray) -> np.ndarray:
-    """Shape (N, height, width, 3), of grey images or of those."""
+    """Shape (N, height, width, 3), from grey or colour images."""
     return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
 
 

@@ -1,4 +1,4 @@
-"""The latent space: what the decoder makes of it, and where the encoder puts images."""
+"""The latent space: images decoded from it, and where the encoder puts images."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ def latent_manifold_array(
         dimension at ``linspace(low, high, n)``, shape (n, 2), increasing.
 
     Raises:
-        ValueError: another number of latent dimensions, ``n < 2``, or not ``0 < low < high < 1``.
+        ValueError: not 2 latent dimensions, ``n < 2``, or not ``0 < low < high < 1``.
     """
     check_model(vae)
     if _support.check_positive_int("n", n) < 2:
@@ -53,7 +53,7 @@ def latent_manifold_array(
 def latent_manifold(
     vae: Any, n: int = 20, *, low: float = 0.05, high: float = 0.95, title: str | None = None
 ) -> "Figure":
-    """What the decoder makes of a grid over a 2-D latent space, at the quantiles of the prior.
+    """Images decoded from a grid over a 2-D latent space, at the quantiles of the prior.
 
     ``z[0]`` grows from left to right, ``z[1]`` from bottom to top. The cells are equally spaced in
     probability, so each stands for an equal share of what the prior draws; the ticks show the
@@ -95,8 +95,8 @@ def latent_scatter(
 
     Args:
         vae: a `VAE`.
-        x: images, shape (B, height, width, channels), or a pair of them and labels for the model.
-        labels: the class of each image, shape (B,): integers, or names where no `class_names` are
+        x: images, shape (B, height, width, channels), or a pair of images and labels for the model.
+        labels: the class of each image, shape (B,): integers, or names if no `class_names` are
             given.
         class_names: names of the classes 0, 1, ...; by default the labels themselves.
         dims: the latent dimensions on the x and the y axis.
@@ -104,9 +104,9 @@ def latent_scatter(
         title: by default one that says what is shown.
 
     Raises:
-        ValueError: no images, as many labels as there are not images, labels that are neither
-            integers nor names, fewer class names than classes, or latent dimensions that the model
-            does not have.
+        ValueError: no images, a number of labels that is not that of the images, labels that are
+            neither integers nor names, fewer class names than classes, or latent dimensions that
+            the model does not have.
     """
     check_model(vae)
     batch_size = _support.check_positive_int("batch_size", batch_size)
@@ -187,7 +187,7 @@ def _classes(
 
 
 def _discrete_colours(count: int) -> "ListedColormap":
-    """`count` colours that can be told apart as long as there are no more than 20."""
+    """`count` colours, distinguishable up to 20."""
     import matplotlib
     from matplotlib.colors import ListedColormap
 

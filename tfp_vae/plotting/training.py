@@ -27,12 +27,12 @@ def history(history: Any, *, title: str | None = None) -> "Figure":
 
     Args:
         history: what `fit` returned, or a dictionary of its lists: ``elbo``, ``val_elbo``, ...
-            Those that are missing are left out. NaN stands for an epoch without a value.
+            Missing ones are left out. NaN stands for an epoch without a value.
         title: above the panels.
 
     Raises:
-        TypeError: neither of those.
-        ValueError: none of the known names is in it, or two lists differ in length.
+        TypeError: it is neither of these.
+        ValueError: it has none of the known names, or two lists differ in length.
     """
     logs = getattr(history, "history", history)
     if not isinstance(logs, Mapping):
@@ -95,19 +95,19 @@ def history(history: Any, *, title: str | None = None) -> "Figure":
 
 
 def kl_per_dimension(kl: Any, epochs: Any = None, *, title: str | None = None) -> "Figure":
-    """The KL of each latent dimension over the epochs, in rows: the highest at the end on top.
+    """The KL of each latent dimension over the epochs, one row each, highest final KL on top.
 
     Rows that end dark are dimensions that the model does not use.
 
     Args:
-        kl: ``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (epochs, d), such as
-            `callbacks.LatentDiagnostics` keeps.
-        epochs: their numbers, rising; by default from 1.
+        kl: ``E_x KL(q(z_j|x) || p(z_j))`` in nats, shape (epochs, d), as kept by
+            `callbacks.LatentDiagnostics`.
+        epochs: the numbers of the epochs, rising; by default from 1.
         title: by default none.
 
     Raises:
-        ValueError: another shape, no numbers, numbers that are not finite, or epochs of another
-            number.
+        ValueError: a wrong shape, no numbers, numbers that are not finite, or a wrong number of
+            epochs.
     """
     kl = np.asarray(kl, float)
     if kl.ndim != 2 or not kl.size or not np.isfinite(kl).all():
@@ -148,30 +148,30 @@ def training_gif(
     thin: bool = True,
     dpi: float = 100,
 ) -> pathlib.Path:
-    """A GIF that loops for ever, made of one picture for each epoch.
+    """Write a GIF that loops forever, made of one picture for each epoch.
 
     Early epochs change more than late ones, so the frames thin out with the square root of the
-    epoch: frame ``i`` is kept if ``round(2 sqrt(i))`` is larger than at the frame kept before it,
+    epoch: frame ``i`` is kept if ``round(2 sqrt(i))`` is larger than at the previously kept frame,
     the rule of TensorFlow's CVAE tutorial. The first and the last are always kept.
 
-    The file appears whole or not at all.
+    The file appears complete or not at all.
 
     Args:
         frames: one for each epoch: figures, paths of image files, or arrays of shape
-            (height, width) or (height, width, channels) with 1, 3 or 4 channels, 8-bit or floating
-            in [0, 1]; other values are clipped, a fourth channel is left out.
-        path: of the GIF; folders that do not exist are made.
-        fps: frames a second, at most 50. A GIF counts in hundredths of a second.
-        hold: seconds for which the last frame stands still.
-        thin: drop frames as above; `False` keeps all.
-        dpi: at which figures are drawn.
+            (height, width) or (height, width, channels) with 1, 3 or 4 channels, in 8 bits or
+            floats in [0, 1]; other floats are clipped, a fourth channel is dropped.
+        path: of the GIF; missing folders are created.
+        fps: frames per second, at most 50. A GIF counts in hundredths of a second.
+        hold: for how many seconds the last frame is held.
+        thin: whether to drop frames as above; `False` keeps all.
+        dpi: pixels per inch at which figures are drawn.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no frames, frames of two sizes, an array that is no image, a path that does not
-            end in ".gif", or times out of range.
+        ValueError: no frames, frames of different sizes, an array that is no image, a path that
+            does not end in ".gif", or times out of range.
         OSError: an image cannot be read or the file cannot be written; the path is named.
     """
     path = pathlib.Path(path)
@@ -213,9 +213,9 @@ def _thinned(count: int) -> list[int]:
 
 
 def _hundredths(seconds: float) -> int:
-    """Milliseconds, whole hundredths of a second and at least two of them.
+    """Milliseconds: whole hundredths of a second, and at least two of them.
 
-    Anything shorter is stretched to a tenth of a second by browsers.
+    Browsers stretch anything shorter to a tenth of a second.
     """
     return 10 * max(2, round(100 * seconds))
 
