@@ -483,9 +483,9 @@ class Client:
     def column(self, name, key):
         return dict(self.model(name)["attributes"]["data"]["entries"]).get(key)
 
-    def picture(self):
+    def picture(self, name="picture"):
         """The pixels at the point, as `pixels`."""
-        array = self.column("picture", "image")[0]
+        array = self.column(name, "image")[0]
         data = array["array"]["data"]  # older versions of Bokeh write it into the text
         content = base64.b64decode(data) if isinstance(data, str) else self.buffers[data["id"]]
         return np.frombuffer(content, np.uint32).reshape(array["shape"])
@@ -499,13 +499,13 @@ class Client:
         self.loop.close()
 
 
-def named(document, name):
+def named(document, name, attribute="name"):
     if isinstance(document, dict):
-        if document.get("attributes", {}).get("name") == name:
+        if document.get("attributes", {}).get(attribute) == name:
             return document
         document = list(document.values())
     for part in document if isinstance(document, list) else ():
-        if found := named(part, name):
+        if found := named(part, name, attribute):
             return found
     return None
 
@@ -547,6 +547,28 @@ def test_a_point_of_the_same_picture_is_answered_too(client):
         opened.set("latent", {"z": z})
         answers |= set(opened.column("picture", "answer"))
     assert len(answers) == 2
+
+
+def test_a_button_makes_the_image_that_is_shown_an_end_of_the_interpolation(client, shared):
+    opened = client()
+    width = shared.image_shape[1]
+    for end, label in enumerate(("from this image", "to this image")):
+        ink = np.zeros(30)
+        ink[6 + 6 * end : 18 + 6 * end] = 255
+        opened.set("drawn", {"ink": ink.tolist()})
+        button = named(opened.document, label, "label")
+        before = np.split(opened.picture("strip"), 10, 1)
+        event = {
+            "kind": "MessageSent", "msg_type": "bokeh_event",
+            "msg_data": {"type": "event", "name": "button_click", "values": {
+                "type": "map", "entries": [["model", {"id": button["id"]}]]}},
+        }  # fmt: skip
+        assert opened.ask("PATCH-DOC", {"events": [event]})[0] == "OK"
+        after = np.split(opened.picture("strip"), 10, 1)
+        assert after[0].shape[1] == width
+        changed = [(a != b).any() for a, b in zip(after, before, strict=True)]
+        assert changed[-end]
+        assert not changed[end - 1]
 
 
 NO_POINTS = {
@@ -604,7 +626,15 @@ def test_a_page_cannot_make_the_server_read_its_files(client, tmp_path):
     opened = client()
     latent = {"id": opened.model("latent")["id"]}
     new = {"type": "map", "entries": [["z", [icon]]]}
+    gigabytes = {"type": "ndarray", "dtype": "S10000000", "array": ["a"] * 1000, "shape": [1000],
+                 "order": "little"}  # fmt: skip
     attacks = [
+        {
+            "kind": "ModelChanged",
+            "model": latent,
+            "attr": "data",
+            "new": {"type": "map", "entries": [["z", gigabytes]]},
+        },
         {"kind": "ModelChanged", "model": latent, "attr": "data", "new": new},
         {"kind": "ModelChanged", "model": latent, "attr": "tags", "new": ["data", "name"]},
         {"kind": "ModelChanged", "model": latent, "attr": "subscribed_events", "new": [icon]},

@@ -136,6 +136,71 @@ def test_posteriors(layer, closed_form, make_prior):
     hold()
 
 
+@pytest.mark.parametrize("right_to_left", [False, True])
+def test_an_autoregressive_network(right_to_left):
+    """Finite and within its limit for any input; what comes later is not looked at."""
+    network = layers.AutoregressiveNetwork(D, [8], 2, right_to_left=right_to_left, seed=0)
+    for weight in network.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+
+    @settings(REPEATABLE, max_examples=20)
+    @given(
+        arrays("float32", (D,), elements=NUMBERS),
+        arrays("float32", (2,), elements=NUMBERS),
+        st.integers(0, D - 1),
+        NUMBERS,
+    )
+    def hold(y, context, changed, value):
+        shift, log_scale = network(y, context=context)
+        assert np.isfinite(shift).all()
+        assert (np.abs(log_scale) <= 2).all()
+        other = y.copy()
+        other[changed] = value
+        before = slice(changed, None) if right_to_left else slice(None, changed + 1)
+        for old, new in zip((shift, log_scale), network(other, context=context), strict=True):
+            np.testing.assert_array_equal(old[before], new[before])
+
+    hold()
+
+
+@pytest.mark.parametrize("use_exact_kl", [True, False])
+def test_a_regularizer(use_exact_kl):
+    """Its KL is the mean over the batch, times the weight, with a gradient; never below 0."""
+    layer, prior = layers.MultivariateNormalDiag(D), priors.StandardNormal(D)
+
+    @settings(REPEATABLE, max_examples=15)
+    @given(parameters(layer), st.floats(0, 10))
+    def hold(params, weight):
+        regularizer = layers.KLDivergenceRegularizer(prior, use_exact_kl, weight)
+        value, slope = gradient(lambda p: regularizer(layer(p)), params)
+        assert np.isfinite(value)
+        assert np.isfinite(slope).all()
+        if use_exact_kl:
+            mean, log_variance = np.split(params.astype(float), 2, 1)
+            log_variance = np.clip(log_variance, -40, 40)
+            kl = (np.exp(log_variance) + mean**2 - 1 - log_variance).sum(1) / 2
+            np.testing.assert_allclose(value, weight * kl.mean(), rtol=1e-4, atol=1e-5)
+
+    hold()
+
+
+@settings(REPEATABLE, max_examples=15)
+@given(arrays("float32", (2, D), elements=NUMBERS), st.sampled_from(["float32", "bfloat16"]))
+def test_a_lambda_is_given_float32(params, dtype):
+    """The numbers as they are: what bfloat16 held is not rounded again."""
+    seen = []
+
+    def make(parameters):
+        seen.append(parameters)
+        return tfd.Independent(tfd.Normal(parameters, 1.0), 1)
+
+    given_params = tf.cast(params, dtype)
+    q = layers.DistributionLambda(make)(given_params)
+    assert seen[-1].dtype == q.dtype == tf.float32
+    np.testing.assert_array_equal(seen[-1], tf.cast(given_params, tf.float32))
+    assert np.isfinite(q.sample(seed=1)).all()
+
+
 @settings(REPEATABLE, max_examples=20)
 @given(arrays("float32", (1, 2), elements=st.floats(-(2.0**60), 2.0**60, width=32)))
 def test_no_variance_is_zero_or_infinite(log_variances):

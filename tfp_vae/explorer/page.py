@@ -70,7 +70,7 @@ class Page:
         self.points, self.tiles, self.ellipses, self.path = (parts.source({}) for _ in range(4))
         self.axes = parts.source({"dim": list(self.dims)})
         self.message, self.figures = Div(width=_RIGHT), Div(width=_RIGHT)
-        for name in ("latent", "picture", "drawn", "upload", "message", "figures"):
+        for name in ("latent", "picture", "drawn", "upload", "strip", "message", "figures"):
             getattr(self, name).name = name
         plane = self._plane()
         left = column(self._legend(), plane)
