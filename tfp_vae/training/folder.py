@@ -257,7 +257,9 @@ class Run:
         before = about.get("data_dir")
         if data_dir is None and before and pathlib.Path(before).is_dir():
             data_dir = before
-        return self.checked(datasets.load(about["dataset"], data_dir))
+        # Who opens a stranger's run asks for no set of TensorFlow Datasets, whichever it names.
+        download = not about["dataset"].startswith("tfds:")
+        return self.checked(datasets.load(about["dataset"], data_dir, download=download))
 
     def checked(self, data: datasets.ImageData) -> datasets.ImageData:
         """`data`, if it is what the run was trained on.
