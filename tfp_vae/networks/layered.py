@@ -94,9 +94,7 @@ def _layer(spec: LayerSpec) -> keras.layers.Layer:
         not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer))
         or name in _allowed.REFUSED
     ):
-        raise ValueError(
-            f"layer: expected the name of a class in keras.layers without code, got {name!r}."
-        )
+        raise ValueError(f"layer: expected the name of a class in keras.layers, got {name!r}.")
     try:
         _allowed.check(arguments)
         return cls(**arguments)
