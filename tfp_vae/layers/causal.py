@@ -152,8 +152,9 @@ class CausalNetwork(keras.layers.Layer):
             return tf.reshape(tf.transpose(images, [2, 3, 0, 1, 4]), [height, width, count, c])
 
         noise = by_pixel(noise)
-        if given is not None:
-            given, observed = by_pixel(given), by_pixel(observed)
+        kept = None
+        if given is not None and observed is not None:
+            kept = by_pixel(given), by_pixel(observed)
         shape = [count, c]
 
         def row(i: tf.Tensor, rows: tf.Tensor, drawn: Any, chances: Any) -> tuple[Any, ...]:
@@ -165,8 +166,8 @@ class CausalNetwork(keras.layers.Layer):
                 logits = self._pixelwise(known[:, j] + before @ left)
                 chance = tf.sigmoid(logits)
                 x = tf.cast(noise[i, j] < chance, dtype)
-                if given is not None:
-                    x = tf.where(observed[i, j], given[i, j], x)
+                if kept is not None:
+                    x = tf.where(kept[1][i, j], kept[0][i, j], x)
                 before = tf.concat([before, x], 1)[:, c:]
                 return j + 1, before, drawn.write(j, x), chances.write(j, chance)
 
