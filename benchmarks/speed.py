@@ -261,7 +261,7 @@ def start(repetitions: int) -> None:
             f"{path}import contestants as c, numpy as np; "
             f"x = np.zeros((6000, 28, 28, 1), 'float32'); {call}"
         )
-    memory = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    memory = f"; {path}import streaming; print(streaming.highest_resident())"
     best = dict.fromkeys(programs, float("inf"))
     resident: dict[str, float] = {}
     for _ in range(repetitions):
@@ -270,7 +270,7 @@ def start(repetitions: int) -> None:
             def run(program: str = program) -> None:
                 command = [sys.executable, "-c", program + memory]
                 said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                used = float(said.split()[-1]) * 1024
+                used = float(said.split()[-1])
                 resident[name] = max(resident.get(name, 0.0), used)  # noqa: B023, called at once
 
             best[name] = min(best[name], contestants.seconds(run))

@@ -15,6 +15,19 @@ import pytest
 
 from tests.runs import begun, copied, finished, images, start  # noqa: F401
 
+# For a fresh process: the highest resident memory of its own so far, in bytes. The `ru_maxrss` of
+# Linux counts that of the process which started it, a large one here.
+PEAK = """
+def peak():
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        import resource, sys
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+"""
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

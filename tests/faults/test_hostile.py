@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import PEAK
 from tests.models import SHAPE, small_vae
 from tfp_vae import _allowed, datasets, networks, plotting, training
 from tfp_vae.datasets import DatasetError
@@ -392,15 +393,15 @@ def test_image_bomb_in_a_folder(tmp_path, read, size, grayscale):
             read(tmp_path, grayscale=grayscale)
 
 
-BOMB = """
-import resource, sys
+BOMB = f"""{PEAK}
+import sys
 from tfp_vae import datasets
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 try:
     datasets.load(sys.argv[1], grayscale=True)
 except datasets.DatasetError as error:
     assert "DecompressionBomb" in str(error), error
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(peak() - before)
 """
 
 
