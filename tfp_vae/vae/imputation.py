@@ -9,8 +9,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support, objectives
-from tfp_vae.layers import AutoregressivePixels
-from tfp_vae.vae import chunks, images
+from tfp_vae.vae import chunks, hidden, images
 from tfp_vae.vae.parts import Shape
 
 METHODS = ("metropolis", "metropolis-within-gibbs", "pseudo-gibbs")
@@ -133,46 +132,6 @@ def _samples_first(tensor: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
 
 
-def check_likelihood(likelihood: tfd.Distribution, x: tf.Tensor, method: str) -> None:
-    """Refuse one whose hidden pixels could not be drawn given ``z`` and the seen ones.
-
-    Raises:
-        TypeError: it is neither of independent pixels nor autoregressive.
-    """
-    if method != "pseudo-gibbs" and not isinstance(likelihood, AutoregressivePixels):
-        _support.pixel_log_prob(likelihood, x)
-
-
-def _with_rows_anew(
-    likelihood: AutoregressivePixels, now: tf.Tensor, observed: tf.Tensor, seed: tf.Tensor
-) -> tf.Tensor:
-    """One Metropolis step whose law is ``p(x_hidden | z, x_observed)`` of dependent pixels.
-
-    The hidden pixels of some rows, of each chain its own, are drawn given those before them. What
-    stays comes out more or less likely after them, and that ratio is the chance to take them:
-    proposals cancel against the same factors of ``p(x|z)``. Few rows are taken often, many go far:
-    their number is any power of 2.
-    """
-    height = now.shape[1]
-    rows_seed, first_seed, draw_seed, taken_seed = tf.unstack(tf.random.split(seed, 4))
-    count = tf.shape(now)[0]
-    powers = math.ceil(math.log2(height)) + 1
-    rows = 2 ** tf.random.stateless_uniform([count], rows_seed, 0, powers, tf.int32)
-    # From where some of the rows may lie above the image, so that each row has the same chance.
-    reach = height + rows - 1
-    u = tf.random.stateless_uniform([count], first_seed, dtype=now.dtype)
-    first = tf.cast(u * tf.cast(reach, now.dtype), tf.int32) - rows + 1
-    row = tf.range(height)
-    chosen = (row >= first[:, tf.newaxis]) & (row < (first + rows)[:, tf.newaxis])
-    kept = observed | ~chosen[:, :, tf.newaxis, tf.newaxis]
-    drawn = tf.ensure_shape(likelihood.complete(now, kept, draw_seed), now.shape)
-    gain = likelihood.pixel_log_prob(drawn) - likelihood.pixel_log_prob(now)
-    gain = tf.reduce_sum(tf.where(kept, gain, 0), [1, 2, 3])
-    u = tf.random.stateless_uniform([count], taken_seed, dtype=gain.dtype)
-    taken = tf.math.log(u) < gain
-    return tf.where(taken[:, tf.newaxis, tf.newaxis, tf.newaxis], drawn, now)
-
-
 def chain(
     encode: Callable[[tf.Tensor], tfd.Distribution],
     decode: Callable[[tf.Tensor], tfd.Distribution],
@@ -202,28 +161,6 @@ def chain(
         latent vectors (N, d), and the rate of acceptance (N,).
     """
 
-    def complete(likelihood: tfd.Distribution, now: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        if isinstance(likelihood, AutoregressivePixels):
-            return _with_rows_anew(likelihood, now, observed, seed)
-        # In the shape of `x`, which a likelihood traced with unknown sizes does not know.
-        draw = tf.ensure_shape(tf.cast(likelihood.sample(seed=seed), x.dtype), x.shape)
-        return tf.where(observed, x, draw)
-
-    def log_seen(likelihood: tfd.Distribution, now: tf.Tensor) -> tf.Tensor:
-        if isinstance(likelihood, AutoregressivePixels):
-            return likelihood.log_prob(now)  # the hidden ones cannot be summed out: they stay
-        log_prob = _support.pixel_log_prob(likelihood, x)
-        return tf.reduce_sum(tf.where(observed, log_prob, 0), axes)
-
-    def mean_of(likelihood: tfd.Distribution, now: tf.Tensor) -> tf.Tensor:
-        # That of dependent pixels would not be the one given the seen ones.
-        ordered = isinstance(likelihood, AutoregressivePixels)
-        return tf.ensure_shape(now if ordered else likelihood.mean(), x.shape)
-
-    def taken(gain: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        u = tf.random.stateless_uniform(tf.shape(gain), seed, dtype=gain.dtype)
-        return tf.math.log(u) < gain  # never where it is NaN
-
     def nearby(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         width_seed, z_seed = tf.unstack(tf.random.split(seed))
         log_width = tf.random.stateless_uniform(
@@ -243,35 +180,32 @@ def chain(
             gain = likelihood.log_prob(now) - fit
             gain += objectives.kl_divergence(posterior, prior, z)
             gain -= objectives.kl_divergence(posterior, prior, proposal)
-            accepted = taken(gain, seeds[1]) | ((t < burn_in // 2) & anything_seen)
+            accepted = hidden.taken(gain, seeds[1]) | ((t < burn_in // 2) & anything_seen)
             proposal = tf.where(accepted[:, tf.newaxis], proposal, z)
             likelihood = decode(proposal)
         if method == "metropolis":
             # On z alone, the hidden pixels summed out where they can be: they are drawn anew
             # afterwards.
             near = nearby(proposal, seeds[2])
-            gain = log_seen(decode(near), now) - log_seen(likelihood, now)
+            gain = pixels.log_prob(decode(near), now) - pixels.log_prob(likelihood, now)
             gain += prior.log_prob(near) - prior.log_prob(proposal)
-            proposal = tf.where(taken(gain, seeds[3])[:, tf.newaxis], near, proposal)
+            proposal = tf.where(hidden.taken(gain, seeds[3])[:, tf.newaxis], near, proposal)
             likelihood = decode(proposal)
-        now = complete(likelihood, now, seeds[4])
-        mean += tf.cond(counts, lambda: mean_of(likelihood, now), lambda: tf.zeros_like(mean))
+        now = pixels.step(likelihood, now, seeds[4])
+        mean += tf.cond(counts, lambda: pixels.mean(likelihood, now), lambda: tf.zeros_like(mean))
         rate += tf.cast(accepted & counts, rate.dtype)
         return t + 1, proposal, likelihood.log_prob(now), now, mean, rate
 
     # An image of which nothing is seen starts in its stationary law, the model's own, which steps
     # that refuse nothing would leave.
-    axes = list(range(1, x.shape.rank))
-    anything_seen = tf.reduce_any(observed, axes)
+    anything_seen = tf.reduce_any(observed, list(range(1, x.shape.rank)))
     z_seed, x_seed, spread_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, -1), 3))
     # From draws, since not every prior knows its variance.
     spread = tf.math.reduce_std(prior.sample(1000, seed=spread_seed), 0)
     z = prior.sample(tf.shape(x)[0], seed=z_seed)
     likelihood = decode(z)
-    if isinstance(likelihood, AutoregressivePixels):
-        now = likelihood.complete(x, observed, x_seed)
-    else:
-        now = complete(likelihood, x, x_seed)
+    pixels = hidden.of(likelihood, x, observed)
+    now = pixels.begin(likelihood, x_seed)
     fit = likelihood.log_prob(now)
     _, z, _, now, mean, rate = tf.while_loop(
         lambda t, *_: t < num_steps,

@@ -13,7 +13,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _files, _support, objectives, priors
 from tfp_vae.layers.base import without_kl
-from tfp_vae.vae import chunks, exporting, folds, images, imputation, labels, parts
+from tfp_vae.vae import chunks, exporting, folds, hidden, images, imputation, labels, parts
 from tfp_vae.vae.trainer import Trainer
 
 __all__ = ["VAE"]
@@ -412,8 +412,9 @@ class VAE(Trainer):
         num_steps, burn_in = imputation.check_steps(num_steps, burn_in)
         x, mask = imputation.check_observed(x, mask, self.image_shape)
         seed = _support.stateless_seed(seed, self.seed_generator)
-        likelihood = self._decode(tf.zeros([1, self.latent_dim], self.variable_dtype), False)
-        imputation.check_likelihood(likelihood, tf.constant(x[:1]), method)
+        if method != "pseudo-gibbs":
+            z = tf.zeros([1, self.latent_dim], self.variable_dtype)
+            hidden.check(self._decode(z, training=False), tf.constant(x[:1]))
         piece = functools.partial(self._impute_piece, method=method)
         return imputation.over_chains(
             piece, chunks.at_once(self, x),
