@@ -228,7 +228,7 @@ class AutoregressivePixels(tfd.Distribution):
     a batch. Its standard error is an eighth at most, less where neighbours tell little of a pixel.
 
     Args:
-        features: shape (*batch, height, width, u).
+        features: shape ``(*batch, height, width, u)``.
         network: what turns them and an image into logits.
         validate_args: as of any `tfd.Distribution`.
         name: of the distribution.
@@ -260,7 +260,7 @@ class AutoregressivePixels(tfd.Distribution):
         return tf.sigmoid(self._network(self._features, tf.cast(x, self.dtype)))
 
     def pixel_log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        """``log p(x_i | x_1 .. x_{i-1}, z)``, shape (..., *event): their sum is the `log_prob`."""
+        """``log p(x_i | x_1 .. x_{i-1}, z)``, shape ``(..., *event)``; its sum is `log_prob`."""
         x = tf.cast(x, self.dtype)
         return Bernoulli(logits=self._network(self._features, x)).log_prob(x)
 
@@ -272,7 +272,7 @@ class AutoregressivePixels(tfd.Distribution):
         pixels.
 
         Args:
-            x: shape (*batch, *event).
+            x: shape ``(*batch, *event)``.
             observed: booleans of that shape.
             seed: as of `sample`.
         """
