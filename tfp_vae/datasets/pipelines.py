@@ -166,9 +166,7 @@ def _indices(
         # and could not begin at a later epoch.
         order, key = tf.numpy_function(begin_epoch, [], [tf.int64, tf.int64])
         order, key = tf.ensure_shape(order, [count]), tf.ensure_shape(key, [])
-        # Where nothing is left over, the shape of a batch is known before there is one.
-        known = drop_remainder or count % batch_size == 0
-        batched = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, known)
+        batched = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
         return batched.enumerate().map(lambda i, indices: (indices, tf.stack([key, i])))
 
     return tf.data.Dataset.from_tensors(0).flat_map(epoch)
