@@ -86,7 +86,11 @@ def likelihood_head(
     cls, arguments = _looked_up("likelihood", LIKELIHOODS, likelihood)
     with _naming("likelihood", likelihood):
         layer = cls(image_shape, name="likelihood", **arguments)
-    return layer, layer.input_size // math.prod(image_shape)
+    return layer, _per_pixel(layer, image_shape)
+
+
+def _per_pixel(layer: layers.DistributionLambda, image_shape: tuple[int, int, int]) -> int:
+    return layer.input_size // math.prod(image_shape)
 
 
 def _looked_up(kind: str, known: Mapping[str, Any], spec: Spec) -> tuple[Any, dict[str, Any]]:
@@ -124,7 +128,7 @@ def flat_parameters(
     Most layers split it into as many equal parts as there are kinds of parameters.
     """
     height, width, channels = image_shape
-    per_pixel = layer.input_size // math.prod(image_shape)
+    per_pixel = _per_pixel(layer, image_shape)
     if per_pixel == 1 or layer.parameters_by_pixel:
         return [keras.layers.Flatten()]
     return [

@@ -120,8 +120,7 @@ class Run:
     @property
     def best_epoch(self) -> int:
         """The epoch that ``model.keras`` is of: that of the lowest validation loss; 0 for none."""
-        losses = self.history().get("val_loss", [])
-        return int(np.argmin(losses)) + 1 if losses else 0
+        return _lowest(self.history().get("val_loss", []))
 
     def history(self) -> dict[str, list[float]]:
         """The columns of ``history.csv`` by name; empty before the end of the first epoch.
@@ -226,7 +225,7 @@ class Run:
         model, note = open_sealed(path)
         if self._sum:
             epoch = self._check_note(path, note)
-            wanted = int(np.argmin(losses)) + 1 if losses and name == "model" else len(losses)
+            wanted = _lowest(losses) if name == "model" else len(losses)
             if epoch != wanted and epoch <= len(losses):
                 raise RunError(f"{path}: expected the model of epoch {wanted}, got {epoch}'s.")
         return model
@@ -393,6 +392,11 @@ class Run:
         for variable, value in zip(own, values, strict=True):
             variable.assign(value)
         return about["progress"]
+
+
+def _lowest(losses: list[float]) -> int:
+    """The epoch of the lowest loss, counted from 1; 0 for none."""
+    return int(np.argmin(losses)) + 1 if losses else 0
 
 
 def _latent_columns(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
