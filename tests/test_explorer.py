@@ -768,7 +768,7 @@ def test_without_bokeh_the_command_says_what_to_install(model, capsys, monkeypat
     assert cli.main(["explore", str(model)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert 'pip install "bokeh>=3.7"' in said
+    assert 'pip install "bokeh>=3.8.2"' in said
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])

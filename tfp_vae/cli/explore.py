@@ -12,7 +12,7 @@ from tfp_vae.cli import commands
 def explore(options: argparse.Namespace) -> None:
     if importlib.util.find_spec("bokeh") is None:
         raise ImportError(
-            'explore: expected Bokeh to be installed, got none: pip install "bokeh>=3.7".'
+            'explore: expected Bokeh to be installed, got none: pip install "bokeh>=3.8.2".'
         )
     from tfp_vae import explorer
     from tfp_vae.explorer import server
