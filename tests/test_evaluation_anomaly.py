@@ -49,6 +49,20 @@ def test_too_likely_images_are_strange_on_two_sides_only(rng):
     assert scipy.stats.kstest(got.two_sided_p_value[1:], "uniform").pvalue > 1e-3
 
 
+def test_an_error_says_which_images_are_for_calibration_where_it_names_one(rng):
+    model = FactorAnalysis(rng)
+    vae, x = model.vae(), model.sample(rng, 4)
+    far = x.copy()
+    far[1] = 1e25
+    message = "at image 5. From image 4 on they are calibration_images"
+    with pytest.raises(ValueError, match=message):
+        evaluation.anomaly_scores(vae, x, far, num_samples=3, seed=0, verbose=0)
+    vae.decoder.weights[0].assign(vae.decoder.weights[0] * np.nan)
+    with pytest.raises(ValueError, match=r"^weights: ") as error:
+        evaluation.anomaly_scores(vae, x, x, num_samples=3, seed=0, verbose=0)
+    assert "calibration" not in str(error.value)
+
+
 def test_a_seed_repeats(rng):
     vae, x = small_vae(), rng.integers(0, 2, (6, 6, 5, 1)).astype("float32")
     first, again, other = (

@@ -253,6 +253,10 @@ def number(value: Any, dtype: Any) -> tf.Tensor:
     return tf.cast(value if tf.is_tensor(value) else np.float64(value), dtype)
 
 
+class NotFiniteError(ValueError):
+    """Terms of some images are NaN or infinite; the message is that of `not_finite`."""
+
+
 def not_finite(name: str, bad: Any, first: int = 0) -> str:
     """What a person is told of NaN or infinity in a term, by the images where it was met.
 

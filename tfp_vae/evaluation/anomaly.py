@@ -78,9 +78,10 @@ def anomaly_scores(
     both = tf.nest.map_structure(lambda *sets: tf.concat(sets, 0), x, calibration_images)
     try:
         log_likelihood = np.asarray(vae.log_likelihood(both, num_samples, seed, verbose=verbose))
-    except ValueError as error:
+    except _support.NotFiniteError as error:
         count = _support.count(x)
-        raise ValueError(f"{error} From image {count} on they are calibration_images.") from error
+        message = f"{error} From image {count} on they are calibration_images."
+        raise _support.NotFiniteError(message) from error
     scores, calibration = np.split(log_likelihood, [_support.count(x)])
     low = conformal_p_values(scores, calibration)
     high = conformal_p_values(-scores, -calibration)

@@ -647,7 +647,8 @@ class VAE(Trainer):
         if tf.executing_eagerly():
             bad = np.flatnonzero(~np.isfinite(found))
             if bad.size:
-                raise ValueError(_support.not_finite(self._spoiled_term(x, bad[0]), bad))
+                term = self._spoiled_term(x, bad[0])
+                raise _support.NotFiniteError(_support.not_finite(term, bad))
         return found
 
     def _spoiled_term(self, x: Any, image: int) -> str:
