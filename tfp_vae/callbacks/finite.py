@@ -36,10 +36,11 @@ class StopAtNonFinite(keras.callbacks.Callback):
 
     Unlike `keras.callbacks.TerminateOnNaN` it checks all logs, including those of validation, and
     after each epoch the weights, whose NaN need not show in the logs. It does not end silently: the
-    error names the epoch, the batches and the layers whose weights are no longer finite. It reads
-    only what Keras brings to Python anyway, once for the batches of one execution (`VAE.compile`);
-    with ``steps_per_execution=1`` it names the exact batch. A run of `tfp_vae.training` uses it and
-    repeats those batches to find the batch and the layer where it began.
+    error names the epoch, the batches and the layers whose weights are no longer finite. Of the
+    batches it reads only what Keras brings to Python anyway, once for each execution
+    (`VAE.compile`); with ``steps_per_execution=1`` it names the exact batch. A run of
+    `tfp_vae.training` uses it and repeats those batches to find the batch and the layer where it
+    began.
 
     Raises:
         NonFiniteError: in ``fit``.

@@ -39,7 +39,7 @@ class LatentDiagnostics(keras.callbacks.Callback):
     Args:
         images: images, shape (B, height, width, channels), as the model takes them: at least two,
             preferably validation images. For the CVAE of TensorFlow's tutorial a thousand take
-            about 20 ms.
+            about 10 ms.
         threshold: a dimension is active above this variance, in squared latent units.
         num_samples: draws for each image if there is no closed form, as in `latent_usage`.
         seed: integer seed of these draws, which are the same after each epoch.

@@ -2,7 +2,7 @@
 
 TensorFlow is imported by the commands that need it, so that ``--help`` answers at once. Results go
 to standard output, messages to standard error. Exit codes: 0, 1 for what went wrong while working,
-2 for a command line that makes no sense, 130 after Ctrl-C.
+2 for a command line that makes no sense, 130 after Ctrl-C (of `explore` 0, which it ends).
 """
 
 import os

@@ -77,7 +77,9 @@ def _add_setup(group: Any) -> None:
     )
     command.add_argument("--out", type=pathlib.Path, help="new folder (default: runs/RECIPE)")
     command.add_argument(
-        "--quiet", action="store_true", help="no progress bar, no lines except notes"
+        "--quiet",
+        action="store_true",
+        help="no progress bar, no lines except notes and the result",
     )
     command.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard logs to logs/ of the run"
@@ -103,7 +105,7 @@ def _add_use(group: Any) -> None:
         "--report",
         type=pathlib.Path,
         metavar="FOLDER",
-        help="also write all evaluations with pictures: FOLDER/report.html and report.json. "
+        help="also write the other evaluations with pictures: FOLDER/report.html and report.json. "
         "For cvae-mnist-2d this took 4 minutes of CPU time",
     )
     command.add_argument(
@@ -207,7 +209,7 @@ def _add_studies(group: Any) -> None:
         "tfp-vae anomaly runs/a --dataset other.npz --out anomaly.csv",
     )  # fmt: skip
     _add_model(command, "folder of a run")
-    _add_data(command)
+    _add_data(command, files=False)
     _add_images(command, "number of test images, from the first on (default: 500)")
     _add_samples(command)
     _add_seed(command)
@@ -250,7 +252,9 @@ def _add_plot(group: Any) -> None:
     )
     command.add_argument("--seed", type=_seed, default=0, help="seed of the samples (default: 0)")
     command.add_argument(
-        "--out", type=_name_in(*_DRAWN, ".gif"), help="file to write (default: PICTURE.png)"
+        "--out",
+        type=_name_in(*_DRAWN, ".gif"),
+        help="file to write (default: by the name of the picture)",
     )
 
 
@@ -304,18 +308,21 @@ def _add_model(
     command.add_argument("model", type=pathlib.Path, metavar="RUN", help=text)
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_data(command: argparse.ArgumentParser, files: bool = True) -> None:
+    """`files`: whether the command also takes a .keras file, which has no data of its own."""
+    mnist, threshold = (
+        f"; {default} for a .keras file" if files else "" for default in ("mnist", "threshold")
+    )
     command.add_argument(
         "--dataset",
-        help="a name, or a path to .npz, .npy or a folder of images (default: the run's; mnist for "
-        "a .keras file)",
+        help=f"a name, or a path to .npz, .npy or a folder of images (default: the run's{mnist})",
     )
     command.add_argument("--data-dir", help="folder to look for the data set in first")
     command.add_argument(
         "--binarization",
         choices=recipes.CHOICES["binarization"],
         help="threshold at 0.5, one Bernoulli draw fixed by the seed, or pixels as they are "
-        "(default: the run's; threshold for a .keras file)",
+        f"(default: the run's{threshold})",
     )
 
 

@@ -141,6 +141,7 @@ def check_image_size(size: Any) -> tuple[int, int] | None:
 
     Raises:
         DatasetError: something else.
+        ValueError: a number below 1.
     """
     if size is None:
         return None

@@ -91,6 +91,7 @@ def load(
         DatasetError: an unknown name; a `data_dir` that does not exist; nothing found and no
             download; a damaged file or one of another kind, which is named and never skipped; or
             images that do not fit together.
+        ValueError: an `image_size` below 1.
 
     Example:
         >>> from tfp_vae import datasets

@@ -49,6 +49,7 @@ def write_records(
     Raises:
         DatasetError: no images, some of another shape, type or range, labels of some pieces only,
             another split, or one that is there already.
+        ValueError: `images_per_file` below 1.
         OSError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)

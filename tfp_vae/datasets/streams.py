@@ -294,6 +294,7 @@ def stream(
             no batch left. A damaged image or record, or an image of another size, raises an error
             that names the file when its batch comes: a ValueError in `VAE.fit`, an error of
             TensorFlow elsewhere.
+        ValueError: a number below its lowest.
     """
     check_method(binarization, threshold)
     batch_size = _support.check_positive_int("batch_size", batch_size)

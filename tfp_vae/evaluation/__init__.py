@@ -1,6 +1,6 @@
 """Evaluate a trained `VAE`: figures with their standard errors. Units: nats.
 
-Each function takes the model and images and returns a small dataclass of NumPy arrays and numbers,
+The evaluations take the model and images and return small dataclasses of NumPy arrays and numbers,
 whose method ``to_dict`` converts it for JSON.
 """
 

@@ -118,7 +118,7 @@ def full_report(
     *,
     verbose: Any = "auto",
 ) -> Report:
-    """`elbo_terms`, `importance_sampling` and all other evaluations of this folder, in one object.
+    """`elbo_terms`, `importance_sampling` and what else needs images alone, in one object.
 
     The cheap evaluations use all images; the expensive ones use only the first few, as given in
     `SETTINGS` and in the report. What a model does not allow, such as marginals of an

@@ -1,8 +1,8 @@
 """Turns arrays or a model into matplotlib figures and GIFs.
 
-Every function makes its own `matplotlib.figure.Figure` without pyplot, so there is no global state,
-no display is needed and nothing has to be closed. `save` writes a figure to a file. matplotlib and
-imageio are imported when a picture is drawn, not with the package.
+Every function that draws makes its own `matplotlib.figure.Figure` without pyplot, so there is no
+global state, no display is needed and nothing has to be closed. `save` writes a figure to a file.
+matplotlib and imageio are imported when a picture is drawn, not with the package.
 """
 
 from tfp_vae.plotting.evaluation import (

@@ -59,9 +59,9 @@ def package(
     """A finished run as a folder for the Hugging Face Hub.
 
     ``model.keras`` (the best epoch), ``README.md`` (the model card), ``recipe.json``,
-    ``metrics.json``, ``history.csv`` and the run's pictures. The figures are those that the run
-    has, each with its images, their binarization, the number of draws and, where it is known, the
-    standard error. Paths of this machine are left out.
+    ``metrics.json``, ``history.csv``, ``latent.csv`` and the run's last pictures. The figures are
+    those that the run has, each with its images, their binarization, the number of draws and, where
+    it is known, the standard error. Paths of this machine are left out.
 
     Args:
         run: a `Run`, or its folder.

@@ -63,6 +63,7 @@ def train(
 
     Raises:
         RecipeError: settings that make no model.
+        ValueError: as `build`.
         DatasetError: no images.
         RunError: the folder holds a run already, or another process trains into it; a loss that
             is not finite; a batch that the replicas cannot share, or a worker that was lost.

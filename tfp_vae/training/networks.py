@@ -27,7 +27,8 @@ def build(recipe: Recipe, image_shape: Sequence[int], num_classes: int | None = 
     Raises:
         RecipeError: an unknown network or optimizer, arguments that it does not take, or a
             conditional recipe without classes.
-        ValueError: networks that cannot serve this image shape.
+        ValueError: an unknown posterior or likelihood, or networks that cannot serve this image
+            shape.
     """
     if recipe.conditional and num_classes is None:
         raise RecipeError("conditional: expected images with labels, got none.")

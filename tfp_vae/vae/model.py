@@ -436,8 +436,8 @@ class VAE(Trainer):
             **kwargs: of `keras.Model.save`.
 
         Raises:
-            ValueError: another ending; or an activation, prior or layer that cannot be saved
-                without its code.
+            ValueError: another ending; or a prior or layer of this package that cannot be saved
+                without its code. What Keras saves with its code, it refuses to load.
             FileExistsError: the file is there and `overwrite` is `False`.
             OSError: it cannot be written.
         """
