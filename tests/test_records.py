@@ -275,6 +275,8 @@ BAD_CALLS = [
     pytest.param({"shuffle_buffer": 0}, "shuffle_buffer", id="buffer"),
     pytest.param({"shard": (2, 2)}, "shard: expected an index and a count above", id="shard"),
     pytest.param({"shard": 3}, "shard: expected an index and a count above it, got 3", id="part"),
+    pytest.param({"image_size": (4, 4)}, "expected a folder of images to use", id="resized"),
+    pytest.param({"grayscale": True}, "expected a folder of images to use", id="grey"),
     pytest.param({"image_size": 4}, r"image_size: expected \(height, width\), got 4", id="size"),
     pytest.param({"image_size": (0, 4)}, "image_size: expected an integer of at", id="no height"),
     pytest.param({"seed": -1}, "seed", id="seed"),
@@ -508,11 +510,22 @@ def test_an_image_of_another_size_is_named(pictures, tmp_path):
 
 @pytest.mark.parametrize(("options", "message"), [
     pytest.param({"split": "valid"}, "split: expected train or test", id="split"),
-    pytest.param({"test_fraction": 0, "split": "test"}, "at most the 0 images", id="no test"),
+    pytest.param({"test_fraction": 0, "split": "test"}, "got 0 images and 1 parts", id="no test"),
+    pytest.param({"shard": (0, 10_000)}, "images and 10,000 parts", id="too many parts"),
+    pytest.param({"test_fraction": -0.1}, r"test_fraction: expected a number in \[0, 1\)",
+                 id="negative fraction"),
 ])  # fmt: skip
 def test_wrong_arguments_for_a_folder(pictures, options, message):
     with pytest.raises(DatasetError, match=message):
         datasets.stream(pictures, **options)
+
+
+def test_a_home_folder_is_found(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(pictures.parent))
+    assert len(datasets.stream(f"~/{pictures.name}")) == len(datasets.stream(pictures))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    datasets.write_records("~/mine", [pixels()])
+    assert (tmp_path / "mine" / "records.json").exists()
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -81,10 +81,10 @@ def check_unit_interval(where: str, images: np.ndarray) -> None:
     if np.isnan(low) or np.isnan(high):
         got = f"{np.count_nonzero(np.isnan(images)):,} NaN."
     else:
-        got = (
-            f"values from {low:g} to {high:g}. Divide 8-bit pixels by 255, or keep them as uint8 "
-            "in the file."
-        )
+        remedy = "Divide 8-bit pixels by 255, or keep them as uint8 in the file."
+        if high <= 2:
+            remedy = "Bring them there, as by numpy.clip(x, 0, 1)."
+        got = f"values from {low:.9g} to {high:.9g}. {remedy}"
     raise DatasetError(f"{where}: expected pixels in [0, 1], got {got}")
 
 
@@ -149,6 +149,29 @@ def check_image_size(size: Any) -> tuple[int, int] | None:
         raise DatasetError(f"image_size: expected (height, width), got {size!r}.")
     height, width = (_support.check_positive_int("image_size", n) for n in size)
     return height, width
+
+
+def check_test_fraction(fraction: Any) -> float:
+    """A number in [0, 1).
+
+    Raises:
+        DatasetError: it is none.
+    """
+    if not (isinstance(fraction, (int, float)) and 0 <= fraction < 1):
+        raise DatasetError(f"test_fraction: expected a number in [0, 1), got {fraction!r}.")
+    return fraction
+
+
+def refuse_image_options(name: Any, image_size: Any, grayscale: Any) -> None:
+    """For all but a folder of images.
+
+    Raises:
+        DatasetError: one of them was given.
+    """
+    if image_size is not None or grayscale is not None:
+        raise DatasetError(
+            f"image_size and grayscale: expected a folder of images to use them on, got {name!r}."
+        )
 
 
 def expanded(label: str, path: Any) -> pathlib.Path:

@@ -16,8 +16,10 @@ from tfp_vae.datasets.common import (
     ImageData,
     check_image_size,
     check_seed,
+    check_test_fraction,
     counts,
     expanded,
+    refuse_image_options,
     to_labels,
     to_unit_images,
 )
@@ -103,10 +105,7 @@ def load(
     known = _known_name(name)
     if known is None:
         return _load_path(pathlib.Path(name), test_fraction, seed, image_size, grayscale)
-    if image_size is not None or grayscale is not None:
-        raise DatasetError(
-            f"image_size and grayscale: expected a folder of images to use them on, got {name!r}."
-        )
+    refuse_image_options(name, image_size, grayscale)
     if known.startswith(tfds.PREFIX):
         return tfds.load(known, data_dir, download)
     if known == "digits":
@@ -153,8 +152,7 @@ def available(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
 def _check_options(timeout: float, test_fraction: float, seed: int) -> None:
     if not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
         raise DatasetError(f"timeout: expected seconds above 0, got {timeout!r}.")
-    if not (isinstance(test_fraction, (int, float)) and 0 <= test_fraction < 1):
-        raise DatasetError(f"test_fraction: expected a number in [0, 1), got {test_fraction!r}.")
+    check_test_fraction(test_fraction)
     check_seed(seed)
 
 
@@ -199,10 +197,7 @@ def _load_path(
             f"{path}: expected a .npz or .npy file or a folder of images, got a file ending in "
             f"{path.suffix!r}."
         )
-    if image_size is not None or grayscale is not None:
-        raise DatasetError(
-            f"image_size and grayscale: expected a folder of images to use them on, got {path}."
-        )
+    refuse_image_options(str(path), image_size, grayscale)
     return own.load_arrays(path, test_fraction, seed)
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfp_vae import _files, _support
 from tfp_vae.datasets.common import (
     DatasetError,
+    expanded,
     refuse_binary_bytes,
     to_labels,
     to_unit_images,
@@ -52,7 +53,7 @@ def write_records(
         ValueError: `images_per_file` below 1.
         OSError: the folder cannot be written.
     """
-    folder = pathlib.Path(folder)
+    folder = expanded("folder", folder)
     if split not in _SPLITS:
         raise DatasetError(f"split: expected one of {', '.join(_SPLITS)}, got {split!r}.")
     _support.check_positive_int("images_per_file", images_per_file)

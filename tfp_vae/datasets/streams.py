@@ -13,7 +13,14 @@ import tensorflow as tf
 
 from tfp_vae import _support
 from tfp_vae.datasets import own, records, tfds
-from tfp_vae.datasets.common import DatasetError, check_image_size, check_seed
+from tfp_vae.datasets.common import (
+    DatasetError,
+    check_image_size,
+    check_seed,
+    check_test_fraction,
+    expanded,
+    refuse_image_options,
+)
 from tfp_vae.datasets.pipelines import binary_batch, check_method
 
 _DAMAGED = "!"  # before the name of a file; no record begins with it
@@ -305,8 +312,9 @@ def stream(
     part, parts = shard if pair else (-1, 0)
     if not 0 <= part < parts:
         raise DatasetError(f"shard: expected an index and a count above it, got {shard!r}.")
+    check_test_fraction(test_fraction)
     stored_images: _Source
-    folder = pathlib.Path(source)
+    folder = expanded("source", source)
     has_records = any(folder.glob("*.tfrecord")) or (folder / records.INDEX).exists()
     if isinstance(source, str) and source.startswith(tfds.PREFIX):
         stored_images = _Tfds(source, split, data_dir)
@@ -314,6 +322,8 @@ def stream(
         stored_images = _Records(folder, split)
     else:
         stored_images = _ImageFiles(folder, split, image_size, grayscale, test_fraction, split_seed)
+    if not isinstance(stored_images, _ImageFiles):
+        refuse_image_options(str(source), image_size, grayscale)
     return _batches(
         stored_images, batch_size, binarization, threshold, training, seed, shuffle_buffer,
         (part, parts), drop_remainder, first_epoch,
@@ -336,6 +346,11 @@ def _batches(
     part, parts = shard
     count = source.count // parts
     batches = count // batch_size if drop_remainder else math.ceil(count / batch_size)
+    if count == 0:
+        raise DatasetError(
+            f"split and shard: expected images for each part, got {source.count:,} images and "
+            f"{parts:,} parts."
+        )
     if batches == 0:
         raise DatasetError(
             f"batch_size: expected at most the {count:,} images of a part, got {batch_size:,}."
