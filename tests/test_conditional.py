@@ -359,6 +359,14 @@ def test_pictures(pair):
     plotting.latent_scatter(vae, pair, pair[1])
 
 
+def test_a_list_of_images_and_labels_is_a_pair(pair):
+    vae = conditional()
+    vae.compile("sgd")
+    assert len(vae.fit(list(pair), verbose=0).history["loss"]) == 1
+    found = [vae.evaluate(kind(pair), verbose=0, return_dict=True) for kind in (list, tuple)]
+    assert found[0].keys() == found[1].keys()
+
+
 @pytest.mark.parametrize(("call", "message"), [
     pytest.param(lambda v, x, y: v.encode(x), r"images: expected a pair \(images, labels\)",
                  id="no labels"),
@@ -372,6 +380,9 @@ def test_pictures(pair):
                  id="latents alone"),
     pytest.param(lambda v, x, y: v.decode((np.zeros((3, 2)), [0, 1])), "labels: expected one",
                  id="labels for other latents"),
+    pytest.param(lambda v, x, y: v.sample(1, labels=[0, 1, 2]), "labels: expected one",
+                 id="labels for one draw"),
+    pytest.param(lambda v, x, y: v.encode((x[:1], y[:2])), "labels: ", id="labels for one image"),
     pytest.param(lambda v, x, y: v.sample(2), "labels: expected some of the 3", id="sample"),
     pytest.param(lambda v, x, y: v.sample(2, labels=7), "classes from 0 to 2, got 7",
                  id="sample of no class"),

@@ -786,6 +786,24 @@ def test_seeds(name, images, model, eager):
     assert call(model, images, None).to_dict() != call(model, images, None).to_dict()
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("importance_sampling", {"num_samples": 7}),
+        ("amortization_gap", {"num_steps": 2, "num_samples": 3}),
+        ("rate_distortion", {"num_steps": 2, "num_samples": 3}),
+        ("annealed_importance_sampling", {"num_steps": 2, "num_chains": 2}),
+        ("aggregate_posterior", {"num_draws": 5, "num_repeats": 3}),
+        ("kl_decomposition", {}),
+    ],
+)
+def test_numpys_integers_are_counts(name, counts, images, model):
+    """As one gets them of `numpy.arange` and `numpy.logspace`."""
+    of_numpy = {key: np.int64(value) for key, value in counts.items()}
+    got = CALLS[name](model, images, 1, **of_numpy).to_dict()
+    assert got == CALLS[name](model, images, 1, **counts).to_dict()
+
+
 def test_a_mixed_precision_model_is_measured_in_float32(images, eager):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     vae = small_vae(seed=3)

@@ -83,7 +83,7 @@ def train(rng):
 
 @pytest.mark.parametrize("at_once", [40, 4_000_000], ids=["one by one", "at once"])
 def test_neighbours_are_those_of_scikit_learn(rng, train, monkeypatch, at_once):
-    monkeypatch.setattr("tfp_vae.evaluation.imputation._DISTANCES_AT_ONCE", at_once)
+    monkeypatch.setattr("tfp_vae.evaluation.imputation._NUMBERS_AT_ONCE", at_once)
     x = rng.random((6, *SHAPE)).astype("float32")
     mask = evaluation.observed_mask("random:0.6", x.shape, seed=1)
     holes = np.where(mask, x, np.float32("nan"))

@@ -112,6 +112,27 @@ def test_marginal_quantiles(distribution, expected, tolerance):
 SHAPE = (6, 5, 1)
 
 
+class Costly(keras.layers.Dense):
+    """Adds a loss for each image, in the type that it computes in."""
+
+    def call(self, x):
+        outputs = super().call(x)
+        self.add_loss(0.1 * tf.reduce_mean(outputs**2, -1))
+        return outputs
+
+
+def test_losses_of_layers_count_in_any_shape_and_type(rng):
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    body = [keras.layers.Flatten(), Costly(8), keras.layers.Dense(8, activity_regularizer="l2")]
+    encoder = networks.layered_encoder(SHAPE, 2, body=body)
+    vae = VAE(encoder, networks.dense_decoder(SHAPE, 2, units=(4,)), priors.StandardNormal(2))
+    vae.compile("sgd")
+    x = rng.integers(0, 2, (6, *SHAPE)).astype("float32")
+    vae.fit(x, batch_size=3, verbose=0)
+    found = vae.evaluate(x, verbose=0, return_dict=True)
+    assert found["loss"] > -found["elbo"]
+
+
 def vamp_vae(posterior="diagonal", with_regularizer=True, **options):
     prior = priors.VampPrior(2, SHAPE, 3, seed=1, **options)
     encoder = networks.layered_encoder(

@@ -395,6 +395,13 @@ def test_recipe_that_makes_no_model_leaves_no_folder(images, tmp_path, settings,
     assert not (tmp_path / "run").exists()
 
 
+def test_images_of_no_known_name_leave_no_folder(images, tmp_path):
+    own = datasets.load(images)
+    with pytest.raises(datasets.DatasetError, match="my-set"):
+        training.train(recipe("my-set"), tmp_path / "run", data=own, verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_that_cannot_be_split_leave_no_folder(tmp_path):
     path = tmp_path / "few.npz"
     np.savez(path, x_train=np.ones((9, 8, 8), "float32"), x_test=np.ones((2, 8, 8), "float32"))

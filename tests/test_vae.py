@@ -359,6 +359,15 @@ def test_validation_images_are_looked_through_once(x, monkeypatch):
     assert looked == [7, 20]
 
 
+def test_replicas_are_not_compiled_where_there_is_a_gpu(monkeypatch):
+    """XLA cannot reach the variables of another device."""
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        vae = small_vae()
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
+        vae.compile()
+    assert not vae.jit_compile
+
+
 def test_eager_steps_are_not_compiled_where_there_is_a_gpu(monkeypatch):
     """Both at once Keras warns of."""
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
@@ -1022,6 +1031,15 @@ def test_a_data_set_of_float64_images(x, likelihood):
     assert np.isfinite(list(found.values())).all()
 
 
+class Wide(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1500)
+
+    def call(self, z):
+        return self.dense(z)
+
+
 def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
     shape, prior = (28, 28, 1), priors.StandardNormal(3)
     encoder = networks.dense_encoder(shape, 3, units=(10,))
@@ -1035,6 +1053,9 @@ def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
     assert parts.widest(encoder, decoder, mixture) == 1200
     assert parts.widest(Encoder(prior), decoder, prior) is None
     assert parts.widest(encoder, Decoder(), prior) is None
+    # Of a subclassed part of a network Keras knows what it gives on.
+    body = [keras.Input((3,)), Wide(), keras.layers.Dense(28 * 28), *decoder.layers[-1:]]
+    assert parts.widest(encoder, keras.Sequential(body), prior) == 1500
     x, narrow = np.zeros((5, *shape), "float32"), VAE(encoder, decoder, prior)
     assert chunks.at_once(narrow, x) == 3_200_000 // 900
     assert chunks.at_once(narrow, x, 1000) == 3_200_000 // 1000
@@ -1042,3 +1063,21 @@ def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
     two = priors.StandardNormal(2)
     unknown = VAE(Encoder(two), networks.dense_decoder(shape, 2), two)
     assert chunks.at_once(unknown, x) == 3_200_000 // (8 * 784)
+    assert chunks.decoded_at_once(unknown) == 16 * 3_200_000 // (8 * 784)
+    large = VAE(Encoder(two), networks.dense_decoder((64, 64, 3), 2), two)
+    assert chunks.decoded_at_once(large) == 16 * 3_200_000 // (8 * 64 * 64 * 3)
+
+
+def test_draws_of_a_mixture_are_made_in_pieces(monkeypatch):
+    """TFP makes one of every component for each of them."""
+    prior = priors.GaussianMixture(3, num_components=40)
+    vae = small_vae(prior, latent_dim=3, use_exact_kl=False)
+    seed = tf.constant([0, 1])
+    whole = prior().sample(900, seed=seed)
+    np.testing.assert_array_equal(chunks.prior_draws(vae, 900, seed), whole)
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 40 * 3 * 100 // 16)  # 100 at a time
+    pieces = np.asarray(chunks.prior_draws(vae, 950, seed))
+    assert pieces.shape == (950, 3)
+    assert len(np.unique(pieces, axis=0)) == 950
+    np.testing.assert_allclose(pieces.mean(0), np.mean(whole, 0), atol=0.5)
+    assert vae.sample(450, seed=0).shape[0] == 450

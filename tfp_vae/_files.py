@@ -132,7 +132,7 @@ def take_away_halves(folder: pathlib.Path) -> None:
     Only for a folder that no other process writes to.
     """
     for path in folder.glob(".*-????????.part*"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _flush_to_disk(path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ from tfp_vae.evaluation import common
 from tfp_vae.layers import AutoregressivePixels
 from tfp_vae.vae import VAE, chunks, images, labels
 
-_DISTANCES_AT_ONCE = 4_000_000  # of images to training images
+_NUMBERS_AT_ONCE = 4_000_000  # distances to training images, or pixels of neighbours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ def fill_with_neighbours(x: Any, mask: Any, x_train: Any, num_neighbours: int = 
         )
     train = x_train.reshape(len(x_train), -1)
     means = np.empty((len(x), train.shape[1]), x.dtype)
-    size = max(1, _DISTANCES_AT_ONCE // len(train))
+    size = max(1, _NUMBERS_AT_ONCE // max(len(train), num_neighbours * train.shape[1]))
     for i in range(0, len(x), size):
         seen = mask[i : i + size].reshape(-1, train.shape[1])
         pixels = np.where(seen, x[i : i + size].reshape(seen.shape), 0)

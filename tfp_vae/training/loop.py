@@ -80,11 +80,12 @@ def train(
     ):
         # Before anything is written: what cannot be trained leaves no folder behind.
         vae, parts = _build(recipe, data, team), split(data, recipe)
+        about = describe(recipe, data, data_dir)
         if team.chief:
             _make(folder)
             held.enter_context(locked(folder))
             _refuse_second_run(folder)  # another process may have been quicker
-            Run.create(folder, describe(recipe, data, data_dir))
+            Run.create(folder, about)
             begun.enter_context(_withdrawn(folder))
         team.wait()
         run = Run(folder)

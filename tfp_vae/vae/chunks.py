@@ -1,5 +1,6 @@
 """Sums over many images and many posterior draws within a fixed memory."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,8 +62,32 @@ def decoded_at_once(vae: Any) -> int:
 
     Sixteen times as many as importance samples, for which all that is made of them is kept.
     """
-    width = parts.widest(vae.encoder, vae.decoder, vae.prior) or _WIDTH_OF_IMAGE * 784
+    width = parts.widest(vae.encoder, vae.decoder, vae.prior)
+    if width is None:
+        sides = vae.image_shape or (None,)
+        width = _WIDTH_OF_IMAGE * (784 if None in sides else math.prod(sides))
     return max(1, 16 * NUMBERS_AT_ONCE // width)
+
+
+def prior_draws(vae: Any, count: Any, seed: tf.Tensor) -> tf.Tensor:
+    """``z ~ p(z)``, shape (count, d), in pieces: TFP draws from every component of a mixture.
+
+    Args:
+        vae: the `VAE`.
+        count: how many; of a tensor's number all are drawn at once.
+        seed: stateless seed, shape (2,).
+    """
+    prior = vae.prior()
+    size = max(1, 16 * NUMBERS_AT_ONCE // parts.width_of_density(vae.prior, vae.encoder))
+    if tf.is_tensor(count) or count <= size:
+        return prior.sample(count, seed=seed)
+    return tf.concat(
+        [
+            prior.sample(min(size, count - start), seed=tf.random.fold_in(seed, start))
+            for start in range(0, count, size)
+        ],
+        0,
+    )
 
 
 def over_images(
@@ -89,6 +114,7 @@ def over_images(
     Returns:
         The structure of `reduce`, its parts joined: shapes (B, ...).
     """
+    num_samples = int(num_samples)  # NumPy's would make a tensor of 64 bits
     decoded_at_once = at_once(vae, x)
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.

@@ -65,7 +65,8 @@ def check_values(x: Any, unit_interval: bool) -> None:
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{_NOT_FINITE}.")
     if unit_interval and (low < 0 or high > 1):
-        raise ValueError(f"{_OUTSIDE}, got values from {low:g} to {high:g}. {_REMEDY}")
+        remedy = _REMEDY if high > 2 else "Bring them there, as by numpy.clip(x, 0, 1)."
+        raise ValueError(f"{_OUTSIDE}, got values from {low:.9g} to {high:.9g}. {remedy}")
 
 
 def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: bool) -> None:

@@ -577,7 +577,7 @@ class VAE(Trainer):
             return None
         y = labels.vectors(y, self.num_classes, self.variable_dtype, leading)
         try:
-            fits = tf.broadcast_static_shape(y.shape[:-1], leading).rank == leading.rank
+            fits = tf.broadcast_static_shape(y.shape[:-1], leading).is_compatible_with(leading)
         except ValueError:
             fits = False
         if not fits:
@@ -615,7 +615,7 @@ class VAE(Trainer):
     ) -> tuple[Any, tf.Tensor]:
         """``z ~ p(z)``, with a label for each in a conditional model, and the seed for pixels."""
         prior_seed, pixel_seed = tf.unstack(tf.random.split(seed))
-        z = self.prior().sample(num_samples, seed=prior_seed)
+        z = chunks.prior_draws(self, num_samples, prior_seed)
         if labels is None:
             return z, pixel_seed
         y = self._label_vectors(labels, z.shape[:1])

@@ -47,11 +47,16 @@ def distribution_layers(layer: keras.layers.Layer) -> list[layers.DistributionLa
 def widest_layer(network: keras.layers.Layer) -> int | None:
     """How many numbers the widest of a network's layers makes of one input.
 
-    `None` where Keras knows none of their shapes, as in subclassed models.
+    `None` where Keras does not know their shapes, as in subclassed models: of one within another
+    network it knows what it gives on, and no more.
     """
-    children = getattr(network, "layers", None)
-    if children is not None:
-        return max(filter(None, map(widest_layer, children)), default=None)
+    children = getattr(network, "layers", None) or []
+    widths = {id(child): widest_layer(child) for child in children}
+    if any(widths[id(child)] is None and hasattr(child, "layers") for child in children):
+        return None
+    of_children = max(filter(None, widths.values()), default=None)
+    if of_children is not None:
+        return of_children
     try:
         outputs = tf.nest.flatten(network.output)
     except AttributeError:  # Keras has not seen the layer in a graph

@@ -71,7 +71,9 @@ class Trainer(keras.Model, abc.ABC):
             objective: `objectives.ELBO` or `objectives.IWAE`, with its number of draws, weight of
                 the KL, free bits and gradient. By default the ELBO at one draw.
             jit_compile: "auto" turns XLA on where TensorFlow sees a GPU and off on a CPU, where
-                it made the convolutional networks here slower; `True` and `False` say so.
+                it made the convolutional networks here slower, and under a `tf.distribute`
+                strategy, whose variables it cannot reach on other devices; `True` and `False`
+                say so.
             steps_per_execution: batches worked off between two returns to Python, and so between
                 two calls of a callback's ``on_train_batch_end``. By default 10; and 1 where Keras
                 would miscount with more (a given number of steps), under a `tf.distribute`
@@ -106,7 +108,8 @@ class Trainer(keras.Model, abc.ABC):
                 )
         chosen = jit_compile
         if jit_compile == "auto":
-            chosen = not run_eagerly and bool(tf.config.list_physical_devices("GPU"))
+            plain = not (run_eagerly or self._is_distributed())
+            chosen = plain and bool(tf.config.list_physical_devices("GPU"))
         super().compile(
             optimizer=optimizer,
             jit_compile=chosen,
@@ -140,18 +143,20 @@ class Trainer(keras.Model, abc.ABC):
             options.get(name) is not None
             for name in ("steps_per_epoch", "validation_steps", "steps")
         )
-        # The model's strategy is that of its making, which the default one of here is not.
-        distributed = (
-            tf.distribute.has_strategy()
-            or self.distribute_strategy is not tf.distribute.get_strategy()
-        )
-        plain = not (counted or distributed or self.run_eagerly)
+        plain = not (counted or self._is_distributed() or self.run_eagerly)
         before = self.steps_per_execution
         self._take_steps_per_execution(_STEPS_PER_EXECUTION if plain else 1)
         try:
             yield
         finally:
             self._take_steps_per_execution(before)
+
+    def _is_distributed(self) -> bool:
+        # The model's strategy is that of its making, which the default one of here is not.
+        return (
+            tf.distribute.has_strategy()
+            or self.distribute_strategy is not tf.distribute.get_strategy()
+        )
 
     def _take_steps_per_execution(self, number: int) -> None:
         """With the functions that Keras built for so many, the number in them, or none as yet."""
@@ -221,7 +226,9 @@ class Trainer(keras.Model, abc.ABC):
         # A replica's part of a last, smaller batch may have no images, of which a mean is NaN.
         if _support.replicas() > 1:
             mean = tf.math.divide_no_nan(tf.reduce_sum(loss), tf.cast(tf.size(loss), loss.dtype))
-        loss = tf.add_n([mean, *self._losses_but_the_kl()])
+        # Of any shape and type, as Keras takes them.
+        others = [tf.reduce_sum(tf.cast(one, mean.dtype)) for one in self._losses_but_the_kl()]
+        loss = tf.add_n([mean, *others])
         # Keras' steps expect it divided by the replicas, whose gradients they then sum.
         return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -378,6 +385,8 @@ class Trainer(keras.Model, abc.ABC):
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
+        if self.num_classes is not None and isinstance(x, list):
+            x = tuple(x)
         if isinstance(x, tuple) and len(x) == 3:
             if options.get("sample_weight") is not None:
                 raise ValueError("sample_weight: expected it in one place, got it in x as well.")
