@@ -181,6 +181,36 @@ def test_diagonal_normal_is_mean_and_log_variance(rng):
     np.testing.assert_allclose(q.log_prob(value.astype("float32")), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize("draws", [(), 5, (5,), (2, 3), (0,)])
+@pytest.mark.parametrize("known", [True, False], ids=["known shapes", "unknown shapes"])
+def test_diagonal_normal_draws_and_densities_are_those_of_tfp(lead, draws, known, rng):
+    """The same draws of a seed to the last bit, so that no figure hangs on whose they are."""
+    params = rng.normal(size=(*lead, 6)).astype("float32") * 2
+    seed = tf.constant([3, 4])
+
+    def ours(params, draws):
+        q = layers.MultivariateNormalDiag.new(tf.ensure_shape(params, [None] * len(lead) + [6]), 3)
+        z = q.sample(draws, seed=seed)
+        return z, q.log_prob(z), q.log_prob(z + 0.5), priors.StandardNormal(3)().log_prob(z)
+
+    arguments = tf.constant(params), tf.constant(draws, tf.int32)
+    if not known:
+        unknown = [tf.TensorSpec([None] * params.ndim), tf.TensorSpec(arguments[1].shape, tf.int32)]
+        ours = tf.function(ours, input_signature=unknown)
+    found = ours(*arguments)
+    loc, log_variance = np.split(params, 2, -1)
+    tfps = tfp.distributions.MultivariateNormalDiag(loc, tf.exp(0.5 * tf.constant(log_variance)))
+    z = tfps.sample(draws, seed=seed)
+    assert found[0].shape == z.shape
+    assert np.array_equal(found[0], z)
+    standard = tfp.distributions.MultivariateNormalDiag(tf.zeros(3))
+    for log_p, expected in zip(
+        found[1:], (tfps.log_prob(z), tfps.log_prob(z + 0.5), standard.log_prob(z)), strict=True
+    ):
+        np.testing.assert_allclose(log_p, expected, rtol=2e-6, atol=2e-6)
+
+
 def test_full_normal_fills_a_lower_triangle_with_a_positive_diagonal(rng):
     params, value = rng.normal(size=9), rng.normal(size=3)
     q = layers.MultivariateNormalTriL.new(tf.constant(params[None], tf.float32), 3)

@@ -303,7 +303,8 @@ def distribution_to_config(distribution: "tfp.distributions.Distribution") -> di
     Raises:
         ValueError: a parameter (a function, a bijector, a variable) is not plain data.
     """
-    cls = type(distribution)
+    # Those of this package are TFP's with less work, and load as TFP's.
+    cls = next(c for c in type(distribution).__mro__ if not c.__module__.startswith("tfp_vae."))
     name = cls.__name__.lstrip("_")
     foreign = not cls.__module__.startswith("tensorflow_probability.")
     if foreign or not isinstance(getattr(tfp.distributions, name, None), type):

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
-from tfp_vae.layers import triangular
+from tfp_vae.layers import normals
 from tfp_vae.layers.base import DistributionLambda
 
 # Standard deviations stay within what float32 can square and divide by.
@@ -118,7 +118,7 @@ class MultivariateNormalDiag(_VectorDistribution):
         """The distribution of `params`, shape ``(..., 2 * event_size)``."""
         loc, log_variance = tf.split(params, 2, axis=-1)
         log_variance = _support.limited(log_variance, -_LOG_VARIANCE_LIMIT, _LOG_VARIANCE_LIMIT)
-        return tfd.MultivariateNormalDiag(
+        return normals.MultivariateNormalDiag(
             loc,
             tf.exp(0.5 * log_variance),
             validate_args=validate_args,
@@ -159,7 +159,7 @@ class MultivariateNormalTriL(_VectorDistribution):
         on_diagonal = np.eye(event_size, dtype=bool)
         raw = tf.reduce_sum(tf.where(on_diagonal, triangle, 0), -1, keepdims=True)
         scale_tril = tf.where(on_diagonal, tf.math.softplus(raw) + 1e-5, triangle)
-        return triangular.MultivariateNormalTriL(
+        return normals.MultivariateNormalTriL(
             loc=params[..., :event_size],
             scale_tril=scale_tril,
             validate_args=validate_args,

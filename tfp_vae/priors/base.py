@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
+from tfp_vae.layers import normals
 
 
 class Prior(keras.layers.Layer, abc.ABC):
@@ -70,7 +71,8 @@ class StandardNormal(Prior):
         self.build()
 
     def distribution(self) -> tfd.MultivariateNormalDiag:
-        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, self.variable_dtype), name="z")
+        zeros = tf.zeros(self.latent_dim, self.variable_dtype)
+        return normals.MultivariateNormalDiag(zeros, name="z")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "latent_dim": self.latent_dim}

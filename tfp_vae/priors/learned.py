@@ -12,7 +12,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfp_vae import _support
-from tfp_vae.layers import FlowDistribution
+from tfp_vae.layers import FlowDistribution, normals
 from tfp_vae.layers.autoregressive import alternating_networks, masked_flow
 from tfp_vae.layers.base import call_apart
 from tfp_vae.layers.distributions import positive_scale
@@ -66,7 +66,7 @@ class GaussianMixture(Prior):
     def distribution(self) -> tfd.MixtureSameFamily:
         return tfd.MixtureSameFamily(
             tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
-            tfd.MultivariateNormalDiag(
+            normals.MultivariateNormalDiag(
                 tf.convert_to_tensor(self.loc),
                 positive_scale(tf.convert_to_tensor(self.raw_scale)),
             ),
@@ -127,7 +127,7 @@ class AutoregressiveFlow(Prior):
 
     def distribution(self) -> FlowDistribution:
         return FlowDistribution(
-            tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, self.variable_dtype)),
+            normals.MultivariateNormalDiag(tf.zeros(self.latent_dim, self.variable_dtype)),
             tfb.Chain([masked_flow(network) for network in self.networks]),
             name="z",
         )
