@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import errno
+import gzip
 import http.client
 import io
 import json
@@ -488,6 +489,8 @@ class Client:
         array = self.column(name, "image")[0]
         data = array["array"]["data"]  # older versions of Bokeh write it into the text
         content = base64.b64decode(data) if isinstance(data, str) else self.buffers[data["id"]]
+        if content[:2] == b"\x1f\x8b":  # and some of them zipped
+            content = gzip.decompress(content)
         return np.frombuffer(content, np.uint32).reshape(array["shape"])
 
     def close(self):
