@@ -164,6 +164,12 @@ def check_mask(mask: Any, shape: Sequence[int]) -> np.ndarray:
     return np.broadcast_to(mask[..., np.newaxis] if plane else mask, shape)
 
 
+def outside_unit_interval(low: float, high: float, of_bytes: str) -> str:
+    """What was got in place of pixels in [0, 1], and the remedy: `of_bytes` of 8-bit ones."""
+    remedy = of_bytes if high > 2 else "Bring them there, as by numpy.clip(x, 0, 1)."
+    return f"got values from {low:.9g} to {high:.9g}. {remedy}"
+
+
 def split_labels(x: Any) -> tuple[Any, Any]:
     """(images or latent vectors, labels); the labels are `None` where `x` is no pair."""
     return x if isinstance(x, tuple) else (x, None)

@@ -68,8 +68,8 @@ class StopAtNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             if not np.isfinite(value).all():
-                # `batch` is the last one of an execution in Keras 3.15, the first one in 3.8, and
-                # counts whole executions, also where the last one had fewer batches.
+                # `batch` is the last one of an execution, and counts whole executions, also where
+                # the last one had fewer batches.
                 together = self.model.steps_per_execution
                 first = batch - batch % together
                 last = min(first + together, self.params.get("steps") or first + together)

@@ -79,13 +79,11 @@ def check_unit_interval(where: str, images: np.ndarray) -> None:
     if low >= 0 and high <= 1:
         return
     if np.isnan(low) or np.isnan(high):
-        got = f"{np.count_nonzero(np.isnan(images)):,} NaN."
+        got = f"got {np.count_nonzero(np.isnan(images)):,} NaN."
     else:
         remedy = "Divide 8-bit pixels by 255, or keep them as uint8 in the file."
-        if high <= 2:
-            remedy = "Bring them there, as by numpy.clip(x, 0, 1)."
-        got = f"values from {low:.9g} to {high:.9g}. {remedy}"
-    raise DatasetError(f"{where}: expected pixels in [0, 1], got {got}")
+        got = _support.outside_unit_interval(low, high, remedy)
+    raise DatasetError(f"{where}: expected pixels in [0, 1], {got}")
 
 
 def to_unit_images(where: str, images: np.ndarray) -> np.ndarray:

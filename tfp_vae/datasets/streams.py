@@ -317,13 +317,14 @@ def stream(
     folder = expanded("source", source)
     has_records = any(folder.glob("*.tfrecord")) or (folder / records.INDEX).exists()
     if isinstance(source, str) and source.startswith(tfds.PREFIX):
+        # Before it is prepared, which may take a download.
+        refuse_image_options(source, image_size, grayscale)
         stored_images = _Tfds(source, split, data_dir)
     elif has_records or not folder.is_dir():
         stored_images = _Records(folder, split)
+        refuse_image_options(str(source), image_size, grayscale)
     else:
         stored_images = _ImageFiles(folder, split, image_size, grayscale, test_fraction, split_seed)
-    if not isinstance(stored_images, _ImageFiles):
-        refuse_image_options(str(source), image_size, grayscale)
     return _batches(
         stored_images, batch_size, binarization, threshold, training, seed, shuffle_buffer,
         (part, parts), drop_remainder, first_epoch,

@@ -24,8 +24,8 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
         batch = _sizes(self.batch_shape_tensor())
         event = _sizes(self.event_shape_tensor())
         # TFP draws the batch along the last axes.
-        count = draws[0] if len(draws) == 1 else tf.reduce_prod(draws) if draws else 1
-        noise = tf.random.stateless_normal([count, *event, *batch], seed, dtype=self.dtype)
+        shape = [math.prod(draws), *event, *batch]
+        noise = tf.random.stateless_normal(shape, seed, dtype=self.dtype)
         noise = tf.transpose(noise, [0, *range(2, 2 + len(batch)), 1])
         if len(draws) != 1:
             noise = tf.reshape(noise, [*draws, *batch, *event])
@@ -38,9 +38,7 @@ class MultivariateNormalDiag(tfd.MultivariateNormalDiag):
             return super()._log_prob(value, **kwargs)
         noise = self.bijector.inverse(value)
         log_p = tf.reduce_sum(-0.5 * noise**2 - _HALF_LOG_2_PI, -1)
-        if isinstance(self.scale, tf.linalg.LinearOperatorIdentity):
-            return log_p
-        return log_p - tf.reduce_sum(tf.math.log(tf.abs(self.scale.diag_part())), -1)
+        return log_p - self.scale.log_abs_determinant()
 
 
 def _is_stateless(seed: Any) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -51,10 +50,7 @@ def at_once(vae: Any, x: Any, least: int = 1) -> int:
         least: numbers that one of them takes at least.
     """
     images, _ = _support.split_labels(x)
-    width = parts.widest(vae.encoder, vae.decoder, vae.prior)
-    if width is None:
-        width = _WIDTH_OF_IMAGE * int(np.prod(images.shape[1:]))
-    return max(1, NUMBERS_AT_ONCE // max(least, width))
+    return max(1, NUMBERS_AT_ONCE // max(least, _width(vae, images.shape[1:])))
 
 
 def decoded_at_once(vae: Any) -> int:
@@ -62,10 +58,16 @@ def decoded_at_once(vae: Any) -> int:
 
     Sixteen times as many as importance samples, for which all that is made of them is kept.
     """
+    shape = vae.image_shape or (None,)
+    return _kept_little(_width(vae, (784,) if None in shape else shape))
+
+
+def _width(vae: Any, image_shape: Any) -> int:
     width = parts.widest(vae.encoder, vae.decoder, vae.prior)
-    if width is None:
-        sides = vae.image_shape or (None,)
-        width = _WIDTH_OF_IMAGE * (784 if None in sides else math.prod(sides))
+    return _WIDTH_OF_IMAGE * math.prod(image_shape) if width is None else width
+
+
+def _kept_little(width: int) -> int:
     return max(1, 16 * NUMBERS_AT_ONCE // width)
 
 
@@ -78,7 +80,7 @@ def prior_draws(vae: Any, count: Any, seed: tf.Tensor) -> tf.Tensor:
         seed: stateless seed, shape (2,).
     """
     prior = vae.prior()
-    size = max(1, 16 * NUMBERS_AT_ONCE // parts.width_of_density(vae.prior, vae.encoder))
+    size = _kept_little(parts.width_of_density(vae.prior, vae.encoder))
     if tf.is_tensor(count) or count <= size:
         return prior.sample(count, seed=seed)
     return tf.concat(

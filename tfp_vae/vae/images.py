@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfp_vae import _support
 from tfp_vae.vae.parts import Shape
 
 _NOT_FINITE = "images: expected finite pixels, got NaN or infinity among them"
@@ -65,8 +66,7 @@ def check_values(x: Any, unit_interval: bool) -> None:
     if not np.isfinite([low, high]).all():
         raise ValueError(f"{_NOT_FINITE}.")
     if unit_interval and (low < 0 or high > 1):
-        remedy = _REMEDY if high > 2 else "Bring them there, as by numpy.clip(x, 0, 1)."
-        raise ValueError(f"{_OUTSIDE}, got values from {low:.9g} to {high:.9g}. {remedy}")
+        raise ValueError(f"{_OUTSIDE}, {_support.outside_unit_interval(low, high, _REMEDY)}")
 
 
 def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: bool) -> None:

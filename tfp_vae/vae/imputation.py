@@ -114,7 +114,7 @@ def over_chains(
         verbose: 0, 1 or "auto", which shows a progress bar for more than one piece.
     """
     of_image = np.repeat(np.arange(len(x)), num_samples)
-    steps = tf.constant(int(num_steps)), tf.constant(int(burn_in))
+    steps = tf.constant(num_steps), tf.constant(burn_in)
     results = []
     for start, chosen in chunks.pieces(of_image, at_once, verbose):
         here = tf.gather(x, chosen), tf.constant(mask[chosen])

@@ -51,12 +51,12 @@ def widest_layer(network: keras.layers.Layer) -> int | None:
     network it knows what it gives on, and no more.
     """
     children = getattr(network, "layers", None) or []
-    widths = {id(child): widest_layer(child) for child in children}
-    if any(widths[id(child)] is None and hasattr(child, "layers") for child in children):
+    widths = [widest_layer(child) for child in children]
+    networks = [hasattr(child, "layers") for child in children]
+    if (None, True) in zip(widths, networks, strict=True):
         return None
-    of_children = max(filter(None, widths.values()), default=None)
-    if of_children is not None:
-        return of_children
+    if any(widths):
+        return max(filter(None, widths))
     try:
         outputs = tf.nest.flatten(network.output)
     except AttributeError:  # Keras has not seen the layer in a graph
