@@ -141,7 +141,7 @@ def figures(strategy, names=("elbo", "free bits", "iwae with a flow", "condition
 def evaluated(strategy, vae, x):
     """Of seven pieces: four for one of two workers, three for the other; of one piece; of many.
 
-    The last are pieces of two images, of 30 samples, whose largest weights have a tail.
+    The last are pieces of six images, of 30 samples, whose largest weights have a tail.
     """
     from unittest import mock
 
@@ -150,7 +150,7 @@ def evaluated(strategy, vae, x):
 
     with (
         strategy.scope(),
-        mock.patch.object(chunks, "NUMBERS_AT_ONCE", 12 * 30 * 7),
+        mock.patch.object(chunks, "NUMBERS_AT_ONCE", 12 * 30 * 2),
         mock.patch.object(chunks, "pieces", wraps=chunks.pieces) as pieces,
     ):
         many = evaluation.importance_sampling(vae, x, 7, seed=5, verbose=0)

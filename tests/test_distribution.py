@@ -73,7 +73,7 @@ def test_both_workers_report_the_same(together):
     for name in ("many", "few", "tail"):
         assert together[0]["evaluation"][name] == together[1]["evaluation"][name]
     # Whole pieces of 12; the second does in vain the one piece that there is of the other figures.
-    assert shares == [[48, 3, 16], [32, 3, 14]]
+    assert shares == [[48, 3, 18], [32, 3, 12]]
 
 
 def test_two_replicas_in_one_process_end_with_the_weights_and_logs_of_one(tmp_path, alone):

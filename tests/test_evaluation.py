@@ -100,7 +100,7 @@ def test_bits_count_every_channel(rng):
 ])  # fmt: skip
 def test_no_piece_repeats_the_noise_of_another(figures, rng, monkeypatch):
     """Of one image six times."""
-    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 20)  # two vectors at once
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 20)  # one vector in a step
     model = FactorAnalysis(rng)
     x = np.repeat(model.sample(rng, 1), 6, 0)
     assert len(np.unique(figures(model.vae(1.4), x))) == 6
@@ -109,7 +109,7 @@ def test_no_piece_repeats_the_noise_of_another(figures, rng, monkeypatch):
 def test_a_likelihood_within_a_graph_is_worked_off_in_pieces_too(rng, monkeypatch):
     model = FactorAnalysis(rng)
     x, vae = model.sample(rng, 7), model.vae(1.4)
-    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 10 * 7 * 30)  # of 4,001 draws 30
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 10 * 7 * 30)  # of 4,001 draws 9
     inside = tf.function(lambda x: vae.log_likelihood(x, 4001, seed=0))(tf.constant(x))
     np.testing.assert_allclose(inside, model.log_likelihood(x), atol=0.05)
 
@@ -240,7 +240,7 @@ def test_importance_sampling_in_pieces_of_any_size(rng, monkeypatch):
     x, vae = model.sample(rng, 13), model.vae(1.4)
     traces, decode = [], vae._decode
     vae._decode = lambda *a, **k: traces.append(1) or decode(*a, **k)
-    for numbers in (5, 70, 2000):  # decoded vectors of twice five numbers at once: 1, 7, 200
+    for numbers in (5, 70, 2000):  # vectors of ten numbers in a step: 1, 3, 64
         monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", numbers)
         traces.clear()
         few = evaluation.importance_sampling(vae, x, 3, seed=0, verbose=0)

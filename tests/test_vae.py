@@ -60,7 +60,7 @@ def test_pieces_do_not_change_the_law(rng, monkeypatch):
     """Worked off in pieces of any size, uneven ones too, the estimate stays on the closed form."""
     model = FactorAnalysis(rng)
     x, vae = model.sample(rng, 13), model.vae(1.4)
-    for numbers in (5, 70, 2000):  # decoded vectors of twice five numbers at once: 1, 7, 200
+    for numbers in (5, 70, 2000):  # vectors of ten numbers in a step: 1, 3, 64
         monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", numbers)
         assert vae.log_likelihood(x, num_samples=3, seed=0, verbose=0).shape == (13,)
         mean = np.mean([vae.elbo(x, num_samples=10, seed=s) for s in range(20)], 0)
@@ -1081,3 +1081,8 @@ def test_draws_of_a_mixture_are_made_in_pieces(monkeypatch):
     assert len(np.unique(pieces, axis=0)) == 950
     np.testing.assert_allclose(pieces.mean(0), np.mean(whole, 0), atol=0.5)
     assert vae.sample(450, seed=0).shape[0] == 450
+    assert chunks.decoded_in_a_step(narrow, x) == 3_200_000 // 900 // 4
+    wide = VAE(networks.conv_encoder(shape, 3, filters=(128,)), decoder, prior)
+    assert chunks.decoded_in_a_step(wide, x) == 64
+    widest = VAE(networks.conv_encoder(shape, 3, filters=(400,)), decoder, prior)
+    assert chunks.decoded_in_a_step(widest, x) == 3_200_000 // (13**2 * 400) // 2

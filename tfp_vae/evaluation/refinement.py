@@ -286,7 +286,7 @@ def _measured(
 
     x, decode = vae.given(x)
     zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
-    chunk = tf.maximum(1, chunks.at_once(vae, x) // tf.shape(x)[0])
+    chunk = tf.maximum(1, chunks.decoded_in_a_step(vae, x) // tf.shape(x)[0])
     count = tf.constant(int(num_samples))
     totals = chunks.over_samples(posterior, count, chunk, seed, (zeros, zeros), add)
     return totals[0] / num_samples, totals[1] / num_samples

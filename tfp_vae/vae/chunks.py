@@ -11,10 +11,18 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support
 from tfp_vae.vae import parts
 
-# Numbers in the widest layer of a network: images times what the layer makes of one. Of twice as
-# many a dense decoder does 10% more a second, a convolutional one no more. 13 MB in float32, of
-# which a step of importance sampling holds a few.
+# Numbers in the widest layer of a network: images times what the layer makes of one. 13 MB in
+# float32.
 NUMBERS_AT_ONCE = 3_200_000
+
+# Two steps of a loop over draws run at once, so that the products of one fill the cores while the
+# other draws and sums. Together they decode half of what may be decoded at once, which the caches
+# hold better than all of it; but where layers are wide, not so few that the products become slow.
+_STEPS_AT_ONCE = 2
+_FEW_VECTORS = 64
+# Over so many steps a piece of many images spreads its draws: the first and the last of them run
+# alone.
+_STEPS_OF_A_PIECE = 20
 
 # Where nothing is known of the layers: eight numbers for one of the image, as in a convolution of
 # 32 filters that halves its sides.
@@ -51,6 +59,12 @@ def at_once(vae: Any, x: Any, least: int = 1) -> int:
     """
     images, _ = _support.split_labels(x)
     return max(1, NUMBERS_AT_ONCE // max(least, _width(vae, images.shape[1:])))
+
+
+def decoded_in_a_step(vae: Any, x: Any) -> int:
+    """How many latent vectors a step of `over_samples` may decode, of images of the size of `x`."""
+    most = at_once(vae, x) // _STEPS_AT_ONCE
+    return max(1, most // 2, min(most, _FEW_VECTORS))
 
 
 def decoded_at_once(vae: Any) -> int:
@@ -117,18 +131,19 @@ def over_images(
         The structure of `reduce`, its parts joined: shapes (B, ...).
     """
     num_samples = int(num_samples)  # NumPy's would make a tensor of 64 bits
-    decoded_at_once = at_once(vae, x)
+    decoded = decoded_in_a_step(vae, x)
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.
-        chunk = tf.maximum(1, decoded_at_once // tf.shape(_support.split_labels(x)[0])[0])
+        chunk = tf.maximum(1, decoded // tf.shape(_support.split_labels(x)[0])[0])
         return reduce(x, tf.constant(num_samples), chunk, tf.random.fold_in(seed, 0))
-    chunk = min(num_samples, decoded_at_once)
+    few = decoded // max(1, _support.count(x))  # draws in a step that takes all images
+    chunk = min(num_samples, decoded, max(few, -(-num_samples // _STEPS_OF_A_PIECE)))
     # Tensors, not Python numbers: each new number would be a new trace.
     sizes = tf.constant(num_samples), tf.constant(chunk)
-    first, x, merge = _part_of_worker(x, decoded_at_once // chunk)
+    first, x, merge = _part_of_worker(x, decoded // chunk)
     results = [
         reduce(piece, *sizes, tf.random.fold_in(seed, first + start))
-        for start, piece in pieces(x, decoded_at_once // chunk, verbose)
+        for start, piece in pieces(x, decoded // chunk, verbose)
     ]
     return merge(tf.nest.map_structure(lambda *values: tf.concat(values, 0), *results))
 
@@ -204,5 +219,5 @@ def over_samples(
             tf.TensorShape([]),
             tf.nest.map_structure(lambda part: tf.TensorShape([None, *part.shape[1:]]), initial),
         ),
-        parallel_iterations=1,  # two iterations at a time would hold twice the memory
+        parallel_iterations=_STEPS_AT_ONCE,
     )[1]
