@@ -63,11 +63,11 @@ def pipeline(
     """Batches of `images`, or of (`images`, `labels`), for `fit` and `evaluate`.
 
     For training, each pass over the dataset is an epoch (a look at its first batch is one too): all
-    images once, in a new order, and
-    with "dynamic" binarization in a new draw (Burda et al. 2016). The order and the draw of epoch
-    e are a function of `seed` and e alone, whatever TensorFlow's global seed and the number of
-    threads. With ``training=False`` the order is that of `images`, and a dynamic draw is made
-    once: that of ``binarize(images, "dynamic", seed=seed)``, the same in every pass.
+    images once, in a new order, and with "dynamic" binarization in a new draw (Burda et al. 2016).
+    The order and the draw of epoch e are a function of `seed` and e alone, whatever TensorFlow's
+    global seed and the number of threads. With ``training=False`` the order is that of `images`,
+    and a dynamic draw is made once: that of ``binarize(images, "dynamic", seed=seed)``, the same in
+    every pass.
 
     Args:
         images: floats in [0, 1], shape (N, height, width, channels) or any with the images first.

@@ -1,7 +1,7 @@
 """Evaluate a trained `VAE`: figures with their standard errors. Units: nats.
 
 The evaluations take the model and images and return small dataclasses of NumPy arrays and numbers,
-whose method ``to_dict`` converts it for JSON.
+whose method ``to_dict`` converts them for JSON.
 """
 
 from tfp_vae.evaluation.aggregate import AggregatePosterior, aggregate_posterior
