@@ -25,6 +25,7 @@ SETTINGS = {
     "batch_size": 16,
     "validation_images": 8,
     "pictures": [],  # they take longer than these trainings
+    "epoch_picture": "reconstructions",
     "manifold_cells": 3,
     # Batch normalization, a schedule and Adam's slots: each has a state of its own.
     "encoder": {

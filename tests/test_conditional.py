@@ -50,8 +50,8 @@ def shared():
 
 
 @functools.cache
-def of_class_one():
-    return shared().for_label(1)
+def of_class(label):
+    return shared().for_label(label)
 
 
 @pytest.fixture
@@ -139,9 +139,7 @@ def test_draws_of_a_class_have_its_mean(rng):
 ])  # fmt: skip
 def test_the_model_of_one_class_is_the_conditional_one_at_that_label(evaluate, pair):
     x, vae = pair[0], shared()
-    np.testing.assert_array_equal(
-        evaluate(vae, (x, np.full(len(x), 1))), evaluate(of_class_one(), x)
-    )
+    np.testing.assert_array_equal(evaluate(vae, (x, np.full(len(x), 1))), evaluate(of_class(1), x))
 
 
 @pytest.mark.parametrize("numbers", [3_200_000, 300], ids=["one piece", "several"])
@@ -160,13 +158,13 @@ def test_each_image_is_measured_with_its_own_label(evaluate, numbers, pair, monk
     x, y = pair
     found = np.asarray(evaluate(shared(), (x, y)))
     for label in range(CLASSES):
-        alone = np.asarray(evaluate(shared().for_label(label), x))
+        alone = np.asarray(evaluate(of_class(label), x))
         assert (y == label).any()
         np.testing.assert_allclose(found[y == label], alone[y == label], rtol=1e-4)
 
 
 def test_the_model_of_one_class_takes_what_others_refuse(pair, tmp_path):
-    x, one = pair[0], of_class_one()
+    x, one = pair[0], of_class(1)
     assert one.num_classes is None
     assert one.interpolate(x[0], x[1], 3).shape == (3, *SHAPE)
     assert one.impute(x, x > 0.5, num_steps=2, seed=0).mean.shape == x.shape

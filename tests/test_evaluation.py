@@ -769,14 +769,6 @@ def model():
     return small_vae(seed=3)
 
 
-@pytest.fixture
-def eager():
-    """Without the compilation of graphs, which takes longer than these small computations."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.parametrize("name", sorted(set(CALLS) - {"latent_usage"}))
 def test_seeds(name, images, model, eager):
     call = CALLS[name]
@@ -797,7 +789,7 @@ def test_seeds(name, images, model, eager):
         ("kl_decomposition", {}),
     ],
 )
-def test_numpys_integers_are_counts(name, counts, images, model):
+def test_numpys_integers_are_counts(name, counts, images, model, eager):
     """As one gets them of `numpy.arange` and `numpy.logspace`."""
     of_numpy = {key: np.int64(value) for key, value in counts.items()}
     got = CALLS[name](model, images, 1, **of_numpy).to_dict()

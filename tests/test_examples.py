@@ -74,25 +74,34 @@ def test_train_mnist_leaves_pictures_figures_and_a_model(trained):
     assert float(row["seconds"]) > 0
 
 
-def test_plot_latent_manifold_draws_from_the_saved_model(trained, tmp_path):
-    model = trained[0] / "runs" / "digits" / "model.keras"
-    done = run("plot_latent_manifold.py", model, "--n", 5, "--out", "grid.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert iio.imread(tmp_path / "grid.png").size
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """How an example ends that is run within this process: it has TensorFlow at hand."""
+    monkeypatch.chdir(tmp_path)
+
+    def start(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    return start
 
 
-def test_imputation_compares_the_saved_model_with_its_baselines(trained, tmp_path):
+def test_imputation_compares_the_saved_model_with_its_baselines(trained, tmp_path, started, capsys):
     model = trained[0] / "runs" / "digits" / "model.keras"
     arguments = ["--dataset", "digits", "--images", 12, "--samples", 2, "--steps", 4]
-    done = run("imputation.py", model, *arguments, "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert started("imputation.py", model, *arguments, "--out", "out") == 0
+    said = capsys.readouterr().out
     rows = json.loads((tmp_path / "out" / "imputation.json").read_text())
     assert [row["hidden"] for row in rows] == ["bottom"] * 5 + ["random:0.8"] * 5
     for row in rows:
         assert row["images"] == 12
         assert 0 < row["squared error"]["mean"] < 1
         assert row["log score"]["mean"] < 0
-        assert row["imputed by"] in done.stdout
+        assert row["imputed by"] in said
     for name in ("bottom.png", "random-0.8.png"):
         assert np.ptp(iio.imread(tmp_path / "out" / name)) > 50
 
@@ -113,26 +122,15 @@ def test_train_mnist_without_mnist_ends_in_one_message(tmp_path):
     assert "epoch 1" not in done.stdout
 
 
-def started(name, *arguments, monkeypatch):
-    """How an example ends that is run within this process: it has TensorFlow at hand."""
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    return ended.value.code
-
-
 @pytest.mark.parametrize("option", ["--epochs", "--batch-size", "--latent-dim"])
-def test_train_mnist_refuses_sizes_of_zero(option, monkeypatch, capsys):
-    assert started("train_mnist.py", option, 0, monkeypatch=monkeypatch) == 2
+def test_train_mnist_refuses_sizes_of_zero(option, started, capsys):
+    assert started("train_mnist.py", option, 0) == 2
     assert f"{option}: expected an integer of at least 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD)
-def test_train_mnist_fails_before_training_with_one_message(
-    arguments, message, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    said = started("train_mnist.py", *arguments, monkeypatch=monkeypatch)
+def test_train_mnist_fails_before_training_with_one_message(arguments, message, started, capsys):
+    said = started("train_mnist.py", *arguments)
     assert said.startswith("error: ")  # which Python prints, with exit code 1
     assert message in said
     assert len(said.splitlines()) == 1
@@ -150,20 +148,18 @@ def few(tmp_path_factory):
     return path
 
 
-def test_tfp_tutorial_runs_on_our_layers(few, tmp_path):
-    done = run("tfp_tutorial.py", "--dataset", few, "--epochs", 1, "--batch-size", 30, "--out",
-               "out", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_tfp_tutorial_runs_on_our_layers(few, tmp_path, started):
+    arguments = ["--dataset", few, "--epochs", 1, "--batch-size", 30, "--out", "out"]
+    assert started("tfp_tutorial.py", *arguments) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["steps"] == 2
     twice = metrics["with the KL twice, as the tutorial's 119.5"]
     assert twice == pytest.approx(metrics["negative test ELBO"] + metrics["test KL"])
 
 
-def test_anomaly_scores_a_class_left_out_and_images_of_other_kinds(few, tmp_path):
+def test_anomaly_scores_a_class_left_out_and_images_of_other_kinds(few, tmp_path, started):
     arguments = ["--dataset", few, "--classes", 2, "--epochs", 1, "--samples", 2, "--out", "out"]
-    done = run("anomaly.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert started("anomaly.py", *arguments) == 0
     rows = json.loads((tmp_path / "out" / "anomaly.json").read_text())
     assert [row["strange"] for row in rows] == [
         "class 2", "inverted", "shuffled", "noise", "blank",
@@ -172,11 +168,10 @@ def test_anomaly_scores_a_class_left_out_and_images_of_other_kinds(few, tmp_path
     assert all(0 <= row[key] <= 1 for row in rows for key in ("AUROC", "found", "false"))
 
 
-def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):
+def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path, started):
     names = ["mlp-fashion-2d", "conv-fashion-2d", "ae-mnist", "vae-mnist"]
     arguments = [*names, "--dataset", few, "--epochs", 1, "--out", "out"]
-    done = run("reproduce.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert started("reproduce.py", *arguments) == 0
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
     assert [row["recipe"] for row in rows] == names
     for row in rows:
@@ -189,8 +184,7 @@ def test_reproduce_writes_the_table_the_probe_and_the_comparison(few, tmp_path):
     # A second call finds the runs and trains nothing.
     before = (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns
     again = ["ae-mnist", "--dataset", few, "--epochs", 1, "--out", "out"]
-    assert run("reproduce.py", *again, cwd=tmp_path).returncode == 0
+    assert started("reproduce.py", *again) == 0
     assert (tmp_path / "out" / "ae-mnist" / "state.npz").stat().st_mtime_ns == before
-    done = run("reproduce.py", "ae-mnist", "--dataset", "digits", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "was trained with other settings" in done.stderr
+    said = started("reproduce.py", "ae-mnist", "--dataset", "digits", "--out", "out")
+    assert "was trained with other settings" in said
