@@ -326,6 +326,17 @@ def test_too_few_images_for_the_mutual_information_are_remarked_on(below, said, 
     assert ("is at its bound" in text) is said
 
 
+@pytest.mark.parametrize("stricter", [True, False])
+def test_the_limit_on_k_is_said_once(written, stricter):
+    """From 2,155 samples on it is the 0.7 of all."""
+    report = written[1]
+    part = report.parts["importance_sampling"]
+    result = dataclasses.replace(part.result, pareto_k_limit=0.6 if stricter else 0.7)
+    parts = {**report.parts, "importance_sampling": dataclasses.replace(part, result=result)}
+    text = "".join(reports.page._trust(dataclasses.replace(report, parts=parts)))
+    assert ("stricter limit" in text) is stricter
+
+
 def test_vectors_are_no_pictures(written, images):
     flat = images.reshape(24, -1)
     assert "the shape (30,) is no picture" in reports.page._extremes(written[1], flat)[-1]
@@ -347,6 +358,13 @@ BAD = [
     pytest.param({"latent_usage": {"num_samples": 1}}, "at least 2, got 1", id="one sample"),
     pytest.param({"aggregate_posterior": {"num_draws": 1}}, "at least 2, got 1", id="one draw"),
     pytest.param({"rate_distortion": {"betas": [-1.0]}}, "betas: expected finite", id="beta"),
+    pytest.param({"annealed_importance_sampling": {"start": "middle"}}, "start: .*got 'middle'",
+                 id="start"),
+    pytest.param({"annealed_importance_sampling": {"step_size": 0}}, "step_size: .*got 0",
+                 id="step size"),
+    pytest.param({"amortization_gap": {"learning_rate": -1}}, "learning_rate: .*got -1",
+                 id="rate"),
+    pytest.param({"latent_usage": {"threshold": -1}}, "threshold: .*got -1", id="threshold"),
 ]  # fmt: skip
 
 

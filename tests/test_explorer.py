@@ -22,6 +22,7 @@ import zlib
 
 import numpy as np
 import pytest
+from bokeh.document import Document
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -124,6 +125,31 @@ def test_a_conditional_model_is_that_of_the_class(rng):
     assert error < 0.5
     with pytest.raises(ValueError, match="expected a class from 0 to 2, got 3"):
         explored.decode(explored.means, 3)
+
+
+def test_a_test_image_of_another_class_is_looked_at_once(rng, monkeypatch):
+    """Its class is chosen with it, which alone would have the image at hand looked at."""
+    from tfp_vae.explorer.page import Page
+
+    encoder = networks.conditional_encoder(
+        networks.dense_encoder, SHAPE, 2, 3, units=(8,), prior=priors.StandardNormal(2)
+    )
+    vae = VAE(encoder, networks.conditional_decoder(networks.dense_decoder, SHAPE, 2, 3))
+    explored = Explored(vae, binary_images(rng), np.arange(12) % 3)
+    looks, look = [], explored.look
+    monkeypatch.setattr(
+        explored, "look", lambda image, label: looks.append(label) or look(image, label)
+    )
+    page = Page(explored)
+    page.fill(Document())
+    page.number.value = 5
+    page.number.value = 8  # of the same class
+    assert looks == [0, 2, 2]
+    assert page.classes.value == "2"
+    np.testing.assert_allclose(page.latent.data["z"], vae.encode(
+        (explored.images[8:9], np.array([2]))).mean()[0], rtol=1e-4, atol=1e-6)  # fmt: skip
+    page.classes.value = "1"
+    assert looks == [0, 2, 2, 1]
 
 
 def test_images_are_treated_as_those_of_the_run(rng):

@@ -320,6 +320,13 @@ X = np.zeros((3, *SHAPE), np.float32)
 MASK = np.zeros(SHAPE, bool)
 
 
+@pytest.mark.parametrize("likelihood", ["normal", "quantized_logistic"])
+def test_images_of_twice_the_precision_are_filled_in_too(likelihood):
+    vae, mask = small_vae(likelihood=likelihood), np.arange(30).reshape(SHAPE) < 10
+    found = vae.impute(X.astype("float64"), mask, num_steps=2, seed=0)
+    np.testing.assert_array_equal(found.samples, vae.impute(X, mask, num_steps=2, seed=0).samples)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [

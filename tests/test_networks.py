@@ -208,6 +208,23 @@ BAD = [
                  "^Dense: .*units", id="layer without its argument"),
     pytest.param(lambda: networks.layered_decoder((4, 4, 1), 2, body=[keras.layers.Dense(15)]),
                  r"ends in the shape \(4, 4, 1\).*got \(15,\)", id="body of another size"),
+    pytest.param(lambda: networks.layered_encoder((4, 4, 1), 2, body=["Dense"]),
+                 "^body: expected layers, .*got 'Dense'", id="layer by its name alone"),
+    pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, filters=32),
+                 "filters: expected a list of sizes, got 32", id="filters of the encoder"),
+    pytest.param(lambda: networks.conv_decoder((28, 28, 1), 2, filters=32),
+                 "filters: expected a list of sizes, got 32", id="filters of the decoder"),
+    pytest.param(lambda: networks.conv_decoder((28, 28, 1), 2, kernel_size=(3, 3)),
+                 r"kernel_size: expected an integer .*got \(3, 3\)", id="kernel"),
+    pytest.param(lambda: networks.residual_encoder((28, 28, 1), 2, blocks=1),
+                 "blocks: expected a list of sizes, got 1", id="blocks"),
+    pytest.param(lambda: networks.dense_encoder((4, 4, 1), 2, posterior={"name": "iaf", "units": 8},
+                                                prior=priors.StandardNormal(2)),
+                 "^posterior 'iaf': units: expected a list of sizes, got 8", id="units of a flow"),
+    pytest.param(lambda: networks.conv_encoder((28, 28, 1), 2, kl_weight=4.0),
+                 "expected a prior, .*kl_weight=4.0 without one", id="weight of no KL"),
+    pytest.param(lambda: networks.dense_encoder((4, 4, 1), 2, use_exact_kl=False),
+                 "expected a prior, .*use_exact_kl=False", id="kind of no KL"),
 ]  # fmt: skip
 
 

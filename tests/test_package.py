@@ -75,6 +75,14 @@ def test_a_file_imports_only_from_lower_floors(path):
             assert FLOORS[other] < FLOORS[room], f"{path.name} imports {other}"
 
 
+def test_what_a_model_does_not_need_is_there_when_it_is_asked_for(fresh_process):
+    fresh_process(
+        "import sys, tfp_vae; assert 'tfp_vae.training' not in sys.modules; "
+        "tfp_vae.training.load_model; tfp_vae.recipes.get; tfp_vae.reports.write_report"
+    )
+    assert not hasattr(tfp_vae, "trainer")
+
+
 def test_every_room_has_a_floor():
     rooms = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in ROOMS}
     assert rooms - {"__init__", "__main__"} == set(FLOORS) | set(SIDE)

@@ -316,6 +316,14 @@ def test_a_schedule_of_another_number_of_steps_is_said(images, tmp_path, capsys,
     assert (said in capsys.readouterr().out) == (steps == 200)
 
 
+def test_replicas_leave_a_last_smaller_batch_out_of_the_schedule(images):
+    """102 images in batches of 16: six whole ones and one of six images."""
+    rate = {**SETTINGS["optimizer"]["learning_rate"], "decay_steps": 6}
+    one = recipe(images, epochs=1, **{"optimizer.learning_rate": rate})
+    assert training.loop._of_schedule(one, 102, 1, whole=True) == ""
+    assert "of 6 steps, this training of 7" in training.loop._of_schedule(one, 102, 1, whole=False)
+
+
 def test_a_schedule_that_has_no_length_is_not_spoken_of(images, tmp_path, capsys):
     rate = {"schedule": "ExponentialDecay", "initial_learning_rate": 1e-2, "decay_steps": 50,
             "decay_rate": 0.9}  # fmt: skip
@@ -325,7 +333,8 @@ def test_a_schedule_that_has_no_length_is_not_spoken_of(images, tmp_path, capsys
 
 def test_pictures_of_a_learned_prior_are_of_what_it_draws(finished, images, tmp_path):
     """Here of one place far from the origin, which the same vectors in every epoch never reach."""
-    settings = recipe(images, prior={"name": "GaussianMixture", "num_components": 1})
+    prior = {"name": "GaussianMixture", "num_components": 1}
+    settings = recipe(images, prior=prior, epoch_picture="samples")
     vae = training.build(settings, (8, 8, 1))
     vae.prior.loc.assign([[4.0, -4.0]])
     vae.prior.raw_scale.assign(np.full(vae.prior.raw_scale.shape, -12, "float32"))

@@ -1,5 +1,6 @@
 """The model against closed forms: a linear Gaussian VAE is factor analysis."""
 
+import errno
 import json
 import pathlib
 
@@ -787,8 +788,9 @@ def test_saving_replaces_a_file_whole_or_not_at_all(tmp_path, x, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keras.Model, "save", full)
-    with pytest.raises(OSError, match=r"model\.keras: cannot be written: .*No space left"):
+    with pytest.raises(OSError, match=r"model\.keras: cannot be written: .*No space left") as full:
         vae.save(path)
+    assert full.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["model.keras"]
 
@@ -883,6 +885,14 @@ BAD = [
     pytest.param(lambda v: v.encode(IMAGES + 0.6), r"in \[0, 1\], got values from 1.1",
                  id="above 1"),
     pytest.param(lambda v: v.fit(IMAGES - 1), r"in \[0, 1\], got values from -0.5", id="below 0"),
+    pytest.param(lambda v: v.encode(IMAGES - 1.4), r"from -0.[89]\d* to .*take \(x \+ 1\) / 2",
+                 id="around 0"),
+    pytest.param(lambda v: v.encode(IMAGES > 0.3), r"got bool.* x.astype\('float32'\), divided by "
+                 "255 where they are of 8 bits", id="booleans"),
+    pytest.param(lambda v: v.elbo((IMAGES, np.zeros(4, int))), "alone, since .* no labels",
+                 id="labels"),
+    pytest.param(lambda v: v.fit(tf.data.Dataset.from_tensors({"image": IMAGES})),
+                 "x: expected batches of images, .*got dict", id="dictionaries"),
     pytest.param(lambda v: v.encode(IMAGES * np.nan), "finite", id="nan"),
     pytest.param(lambda v: v.fit(np.where(IMAGES < 0, 0, np.inf).astype("float32")), "finite",
                  id="infinity"),
@@ -933,6 +943,11 @@ BAD_SETS = [
         r"in \[0, 1\], got values from 1.5 to 1.5",
         id="above 1",
     ),
+    pytest.param(
+        lambda v: v.fit(batches(IMAGES - 1.4), verbose=0),
+        r"from -0.[89]\d* to .*1\. Of pixels in \[-1, 1\] take \(x \+ 1\) / 2",
+        id="around 0",
+    ),
     pytest.param(lambda v: v.evaluate(batches(IMAGES - 1), verbose=0), "-0.5", id="evaluate"),
     pytest.param(lambda v: v.predict(batches(IMAGES - 1), verbose=0), "-0.5", id="predict"),
     pytest.param(
@@ -951,6 +966,16 @@ def test_bad_values_in_a_data_set_stop_at_their_batch(call, message):
     with pytest.raises(ValueError, match=f"^images: expected .*{message}"):
         call(vae)
     assert all(np.isfinite(weight).all() for weight in vae.get_weights())
+
+
+def test_arguments_in_the_places_that_keras_gives_them(x, capsys):
+    vae = small_vae()
+    vae.compile(keras.optimizers.SGD(0.1))
+    assert len(vae.fit(x, None, 10, 2, 0).epoch) == 2
+    vae.fit([x, np.zeros(len(x))], None, 10, 1, 0)  # a list counts as a tuple
+    assert np.isfinite(vae.evaluate(x, None, 10, 0)).all()
+    assert vae.predict(x, 10, 0).shape == x.shape
+    assert capsys.readouterr().out == ""
 
 
 def test_pixels_outside_the_unit_interval_are_fine_for_a_normal_likelihood(x):
@@ -1060,12 +1085,30 @@ def test_more_is_decoded_at_once_by_narrow_networks_than_by_wide_ones():
     assert chunks.at_once(narrow, x) == 3_200_000 // 900
     assert chunks.at_once(narrow, x, 1000) == 3_200_000 // 1000
     assert chunks.at_once(narrow, x, 10**9) == 1
+    assert chunks.decoded_in_a_step(narrow, x) == 3_200_000 // 900 // 4
+    wide = VAE(networks.conv_encoder(shape, 3, filters=(128,)), decoder, prior)
+    assert chunks.decoded_in_a_step(wide, x) == 64
+    widest = VAE(networks.conv_encoder(shape, 3, filters=(400,)), decoder, prior)
+    assert chunks.decoded_in_a_step(widest, x) == 3_200_000 // (13**2 * 400) // 2
     two = priors.StandardNormal(2)
     unknown = VAE(Encoder(two), networks.dense_decoder(shape, 2), two)
     assert chunks.at_once(unknown, x) == 3_200_000 // (8 * 784)
     assert chunks.decoded_at_once(unknown) == 16 * 3_200_000 // (8 * 784)
     large = VAE(Encoder(two), networks.dense_decoder((64, 64, 3), 2), two)
     assert chunks.decoded_at_once(large) == 16 * 3_200_000 // (8 * 64 * 64 * 3)
+
+
+def test_a_line_between_many_images_is_decoded_in_pieces(x, monkeypatch):
+    vae = small_vae()
+    whole = vae.interpolate(x[:5], x[5:10], 4)
+    assert whole.shape == (5, 4, *SHAPE)
+    sizes, decode = [], vae.decode
+    monkeypatch.setattr(vae, "decode", lambda z: sizes.append(len(z)) or decode(z))
+    monkeypatch.setattr("tfp_vae.vae.chunks.NUMBERS_AT_ONCE", 30 * 7 // 16 + 1)  # seven at a time
+    np.testing.assert_allclose(vae.interpolate(x[:5], x[5:10], 4), whole, atol=1e-6)
+    assert sizes == [7, 7, 6]
+    one = vae.interpolate(x[0], x[5], 4)
+    np.testing.assert_allclose(one, whole[0], atol=1e-6)
 
 
 def test_draws_of_a_mixture_are_made_in_pieces(monkeypatch):
@@ -1081,8 +1124,3 @@ def test_draws_of_a_mixture_are_made_in_pieces(monkeypatch):
     assert len(np.unique(pieces, axis=0)) == 950
     np.testing.assert_allclose(pieces.mean(0), np.mean(whole, 0), atol=0.5)
     assert vae.sample(450, seed=0).shape[0] == 450
-    assert chunks.decoded_in_a_step(narrow, x) == 3_200_000 // 900 // 4
-    wide = VAE(networks.conv_encoder(shape, 3, filters=(128,)), decoder, prior)
-    assert chunks.decoded_in_a_step(wide, x) == 64
-    widest = VAE(networks.conv_encoder(shape, 3, filters=(400,)), decoder, prior)
-    assert chunks.decoded_in_a_step(widest, x) == 3_200_000 // (13**2 * 400) // 2

@@ -4,8 +4,10 @@ The encoder returns ``q(z|x)``, the decoder ``p(x|z)`` and the prior ``p(z)``, e
 ``tfp.distributions.Distribution``. See ``tfp_vae.VAE`` for the model that joins them.
 """
 
+import importlib
 import pathlib
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from tfp_vae._version import __version__
@@ -55,3 +57,10 @@ if TYPE_CHECKING or not _started_as_command():
         priors,
     )
     from tfp_vae.vae import VAE
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The modules that a model does not need, imported when they are asked for."""
+    if name in ("recipes", "training", "reports", "explorer"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,7 +36,10 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
         _flush_to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(f"{path}: cannot be written: {error}") from error
+        kind = OSError if error.errno is None else type(OSError(error.errno, ""))
+        named = kind(f"{path}: cannot be written: {error}")
+        named.errno = error.errno  # so that PermissionError and ENOSPC can still be told apart
+        raise named from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

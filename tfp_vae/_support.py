@@ -6,7 +6,7 @@ Imports nothing else from the package.
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 
@@ -131,6 +131,13 @@ def check_int(name: str, value: Any, at_least: int) -> int:
     return int(value)
 
 
+def check_sizes(name: str, sizes: Any, at_least: int = 1) -> list[int]:
+    """`sizes` as a list of such `int`, or a `ValueError` that names it."""
+    if isinstance(sizes, (str, Mapping)) or not hasattr(sizes, "__len__"):
+        raise ValueError(f"{name}: expected a list of sizes, got {sizes!r}.")
+    return [check_int(name, size, at_least) for size in sizes]
+
+
 def check_number(name: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a finite `float` of at least 0, or above it, or a `ValueError` that names it."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -166,8 +173,16 @@ def check_mask(mask: Any, shape: Sequence[int]) -> np.ndarray:
 
 def outside_unit_interval(low: float, high: float, of_bytes: str) -> str:
     """What was got in place of pixels in [0, 1], and the remedy: `of_bytes` of 8-bit ones."""
-    remedy = of_bytes if high > 2 else "Bring them there, as by numpy.clip(x, 0, 1)."
-    return f"got values from {low:.9g} to {high:.9g}. {remedy}"
+    return f"got values from {low:.9g} to {high:.9g}. {into_unit_interval(low, high, of_bytes)}"
+
+
+def into_unit_interval(low: float, high: float, of_bytes: str) -> str:
+    """What to do with pixels of this range; `of_bytes`, if they look like 8-bit ones."""
+    if high > 2:
+        return of_bytes
+    if -1 <= low < -0.5 and high <= 1:
+        return "Of pixels in [-1, 1] take (x + 1) / 2."
+    return "Bring them there, as by numpy.clip(x, 0, 1)."
 
 
 def split_labels(x: Any) -> tuple[Any, Any]:

@@ -13,6 +13,18 @@ from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 _STARTS = ("prior", "posterior")
+
+
+def check_start(label: str, start: Any) -> None:
+    """Refuse an unknown start, with its `label`.
+
+    Raises:
+        ValueError: it is none of those.
+    """
+    if start not in _STARTS:
+        raise ValueError(f"{label}: expected one of {', '.join(_STARTS)}, got {start!r}.")
+
+
 _MOMENT_SAMPLES = 100
 
 
@@ -89,8 +101,7 @@ def annealed_importance_sampling(
     """
     counts = {"num_steps": num_steps, "num_chains": num_chains}
     x, seed = common.arguments(vae, x, seed, **counts, num_leapfrog_steps=num_leapfrog_steps)
-    if start not in _STARTS:
-        raise ValueError(f"start: expected one of {', '.join(_STARTS)}, got {start!r}.")
+    check_start("start", start)
     _support.check_number("step_size", step_size, positive=True)
 
     # The gradient holds about twice the memory of the densities alone.
@@ -133,11 +144,7 @@ def annealed_importance_sampling(
         common.check_finite(first, **{"log w": np.isfinite(parts[0]).all(0)})
         found.append(parts)
     log_w, accepted = (np.concatenate(parts, -1) for parts in zip(*found, strict=True))
-    top = log_w.max(0)
-    log_sum, log_squares = (
-        factor * top + np.log(np.sum(np.exp(factor * (log_w - top)), 0)) for factor in (1, 2)
-    )
-    value, error, ess = common.of_weights(log_sum, log_squares, num_chains)
+    value, error, ess = common.of_log_weights(log_w)
     return AnnealedImportanceSampling(
         **counts,
         start=start,

@@ -129,6 +129,15 @@ def of_weights(
     return log_sum - math.log(count), error, ess
 
 
+def of_log_weights(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `of_weights`, from ``log w``, shape (S, B)."""
+    top = log_w.max(0)
+    log_sum, log_squares = (
+        factor * top + np.log(np.sum(np.exp(factor * (log_w - top)), 0)) for factor in (1, 2)
+    )
+    return of_weights(log_sum, log_squares, len(log_w))
+
+
 def joint_error(errors: np.ndarray) -> float:
     """The standard error of the mean of independent values, from the errors of each."""
     return float(np.sqrt(np.sum(errors**2)) / len(errors))

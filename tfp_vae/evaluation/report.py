@@ -12,7 +12,7 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support
 from tfp_vae.evaluation import common
 from tfp_vae.evaluation.aggregate import aggregate_posterior
-from tfp_vae.evaluation.annealing import annealed_importance_sampling
+from tfp_vae.evaluation.annealing import annealed_importance_sampling, check_start
 from tfp_vae.evaluation.decomposition import kl_decomposition
 from tfp_vae.evaluation.elbo import elbo_terms
 from tfp_vae.evaluation.importance import importance_sampling
@@ -192,6 +192,12 @@ def _chosen(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
                 _support.check_int(label, value, _LEAST.get((name, argument), 1))
             if argument == "betas":
                 check_betas(value)
+            if argument == "start":
+                check_start(label, value)
+            if argument in ("step_size", "learning_rate"):
+                _support.check_number(label, value, positive=True)
+            if argument == "threshold":
+                _support.check_number(label, value)
     return {name: {**SETTINGS[name], **settings.get(name, {})} for name in _PARTS}
 
 

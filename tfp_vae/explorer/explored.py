@@ -166,12 +166,7 @@ class Explored:
         mean, stddev, covariance = (value.numpy()[0] for value in self._posterior(x, y))
         if not covariance.size:
             covariance = np.atleast_2d(np.cov(z.T)) if num_samples > 1 else np.diag(stddev**2)
-        top = log_w.max()
-        value, error, _ = common.of_weights(
-            np.array([top + np.log(np.exp(log_w - top).sum())]),
-            np.array([2 * top + np.log(np.exp(2 * (log_w - top)).sum())]),
-            num_samples,
-        )
+        value, error, _ = common.of_log_weights(log_w[:, np.newaxis])
         return Look(
             mean=mean,
             stddev=stddev,

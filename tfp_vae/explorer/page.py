@@ -351,8 +351,10 @@ class Page:
         """A test image, of a conditional model with its own class."""
         self.image = self.explored.images[index]
         if self.label is not None:
-            self.label = int(self.explored.labels[index])  # type: ignore[index]
-            self.classes.value = str(self.label)
+            label = int(self.explored.labels[index])  # type: ignore[index]
+            if label != self.label:
+                self.classes.value = str(label)  # which has the image looked at
+                return
         self._look()
 
     def _look(self) -> None:

@@ -64,7 +64,7 @@ class AutoregressiveNetwork(keras.layers.Layer):
         # autocast=False, here and below: a density keeps float32 under a mixed precision policy.
         super().__init__(autocast=False, **kwargs)
         self.event_size = _support.check_positive_int("event_size", event_size)
-        self.units = [_support.check_positive_int("units", size) for size in units]
+        self.units = _support.check_sizes("units", units)
         self.context_size = _support.check_int("context_size", context_size, 0)
         self.right_to_left = bool(right_to_left)
         self.seed = seed

@@ -133,7 +133,7 @@ class InverseAutoregressiveFlow(_VectorDistribution):
     ) -> None:
         super().__init__(event_size, convert_to_tensor_fn, validate_args, **kwargs)
         self.num_flows = num_flows
-        self.units = list(units)
+        self.units = _support.check_sizes("units", units)
         self.context_size = context_size
         self.networks = alternating_networks(
             self.event_size,

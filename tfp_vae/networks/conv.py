@@ -54,6 +54,7 @@ def conv_encoder(
         ValueError: a size below 1, an unknown `posterior`, or images too small for the strides.
     """
     image_shape = heads.image_shape(image_shape)
+    filters = _support.check_sizes("filters", filters)
     _check_conv("conv_encoder", image_shape, filters, kernel_size, padding)
     body: list[keras.layers.Layer] = [
         keras.layers.Conv2D(
@@ -115,7 +116,9 @@ def conv_decoder(
     """
     image_shape = heads.image_shape(image_shape)
     height, width, channels = image_shape
+    filters = _support.check_sizes("filters", filters)
     factor = 2 ** len(filters) * _support.check_positive_int("final_strides", final_strides)
+    _support.check_positive_int("kernel_size", kernel_size)
     if height % factor or width % factor:
         raise ValueError(
             f"conv_decoder: expected a height and width that are multiples of {factor} (two for "
@@ -130,7 +133,7 @@ def conv_decoder(
     layer, per_pixel = heads.likelihood_head(likelihood, image_shape)
     upward: list[keras.layers.Layer] = [
         keras.layers.Conv2DTranspose(
-            _support.check_positive_int("filters", count),
+            count,
             kernel_size,
             strides=2,
             padding="same",
@@ -225,8 +228,7 @@ def _check_conv(
         raise ValueError(f"padding: expected 'valid' or 'same', got {padding!r}.")
     _support.check_positive_int("kernel_size", kernel_size)
     height, width = image_shape[:2]
-    for i, count in enumerate(filters):
-        _support.check_positive_int("filters", count)
+    for i in range(len(filters)):
         if padding == "valid" and min(height, width) < kernel_size:
             raise ValueError(
                 f"{name}: images of {image_shape[0]}×{image_shape[1]} are too small for "

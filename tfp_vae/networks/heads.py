@@ -41,23 +41,10 @@ def image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def check_sizes(name: str, sizes: Any) -> None:
-    """Refuse what is no list.
-
-    Raises:
-        ValueError: with the name.
-    """
-    if isinstance(sizes, (str, Mapping)) or not hasattr(sizes, "__len__"):
-        raise ValueError(f"{name}: expected a list of sizes, got {sizes!r}.")
-
-
 def dense(units: Sequence[int], activation: str) -> list[keras.layers.Layer]:
-    check_sizes("units", units)
     return [
-        keras.layers.Dense(
-            _support.check_positive_int("units", size), activation=activation, name=f"dense_{i}"
-        )
-        for i, size in enumerate(units)
+        keras.layers.Dense(size, activation=activation, name=f"dense_{i}")
+        for i, size in enumerate(_support.check_sizes("units", units))
     ]
 
 
@@ -68,6 +55,13 @@ def posterior_head(
     regularizer = None
     if prior is not None:
         regularizer = layers.KLDivergenceRegularizer(prior, use_exact_kl, kl_weight)
+    elif not use_exact_kl or kl_weight != 1:
+        raise ValueError(
+            "use_exact_kl and kl_weight: expected a prior, with which the posterior's layer gets a "
+            f"KLDivergenceRegularizer that holds them, got use_exact_kl={use_exact_kl!r} and "
+            f"kl_weight={kl_weight!r} without one. Give prior=..., or give the first to VAE and "
+            "the other to an objective."
+        )
     cls, arguments = _looked_up("posterior", POSTERIORS, posterior)
     of_size = inspect.signature(cls.params_size).parameters
     size_arguments = {key: value for key, value in arguments.items() if key in of_size}

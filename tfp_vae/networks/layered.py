@@ -87,6 +87,11 @@ def layered_decoder(
 def _layer(spec: LayerSpec) -> keras.layers.Layer:
     if isinstance(spec, keras.layers.Layer):
         return spec
+    if not isinstance(spec, Mapping):
+        raise ValueError(
+            "body: expected layers, or dictionaries of them such as {'layer': 'Dense', 'units': "
+            f"8}}, got {spec!r}."
+        )
     arguments: dict[str, Any] = dict(spec)
     name = arguments.pop("layer", None)
     cls = getattr(keras.layers, str(name), None)

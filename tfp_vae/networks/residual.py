@@ -205,18 +205,14 @@ def residual_decoder(
 
 def _stages(filters: Sequence[int], blocks: Sequence[int]) -> list[tuple[int, int]]:
     """(filters, blocks) of each stage."""
+    filters = _support.check_sizes("filters", filters)
+    blocks = _support.check_sizes("blocks", blocks, 0)
     if not filters or len(filters) != len(blocks):
         raise ValueError(
             "blocks: expected a number for each stage, of which there is at least one, got "
             f"filters = {filters!r} and blocks = {blocks!r}."
         )
-    return [
-        (
-            _support.check_positive_int("filters", width),
-            _support.check_int("blocks", count, 0),
-        )
-        for width, count in zip(filters, blocks, strict=True)
-    ]
+    return list(zip(filters, blocks, strict=True))
 
 
 def _blocks(stage: int, count: int, activation: str) -> list[keras.layers.Layer]:

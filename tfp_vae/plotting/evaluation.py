@@ -200,13 +200,13 @@ def aggregate_posterior(
     posterior_seed, prior_seed = tf.unstack(
         tf.random.split(_support.stateless_seed(seed, vae.seed_generator))
     )
-    drawn = [
-        vae.encode(some).sample(seed=tf.random.fold_in(posterior_seed, start))
-        for start, some in _support.pieces(x, batch_size)
-    ]
+    prior, of_prior, of_posterior = vae.prior(), [], []
+    for start, some in _support.pieces(x, batch_size):
+        of_prior.append(prior.sample(_support.count(some), tf.random.fold_in(prior_seed, start)))
+        of_posterior.append(vae.encode(some).sample(seed=tf.random.fold_in(posterior_seed, start)))
     draws = {
-        "prior p(z)": (_ORANGE, np.asarray(vae.prior().sample(count, seed=prior_seed))),
-        "aggregate posterior q(z)": (_BLUE, np.concatenate([np.asarray(z) for z in drawn])),
+        "prior p(z)": (_ORANGE, np.concatenate(of_prior)),
+        "aggregate posterior q(z)": (_BLUE, np.concatenate(of_posterior)),
     }
     figure = _points(draws) if vae.latent_dim == 2 else _ranges(draws)
     figure.suptitle(title or f"A draw for each of {count:,} images, and as many of the prior")

@@ -118,7 +118,7 @@ class AutoregressiveFlow(Prior):
         self.latent_dim = _support.check_positive_int("latent_dim", latent_dim)
         super().__init__(**kwargs)
         self.num_flows = num_flows
-        self.units = list(units)
+        self.units = _support.check_sizes("units", units)
         self.seed = seed
         self.networks = alternating_networks(
             latent_dim, num_flows, units, seed=seed, dtype=self.dtype_policy

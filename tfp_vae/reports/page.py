@@ -87,8 +87,9 @@ def _trust(report: evaluation.Report) -> list[str]:
         ("images with Pareto k > 0.7", bad,
          "The weights' tail is so heavy that the image's log p(x) is too low by an unknown amount, "
          "its error included. Vehtari et al. 2024, arXiv:1507.02646. Needs 21 samples."),
-        (f"images with k > {number(found.pareto_k_limit)}", above,
-         f"The stricter limit for {found.num_samples:,} samples, of the same paper."),
+        *([(f"images with k > {number(found.pareto_k_limit)}", above,
+            f"The stricter limit for {found.num_samples:,} samples, of the same paper.")]
+          if found.pareto_k_limit < _BAD_K else []),
         ("effective sample size", f"{low}, {middle}, {high}",
          f"5%, 50% and 95% of the images, of {found.num_samples:,} samples: how many equal weights "
          "would be worth as much. Near 1, the value rests on one draw."),

@@ -230,9 +230,9 @@ def _continue(
     recipe = run.recipe
     say(f"validation: {_support.count(parts.validation):,} of the training images are held out")
     if progress.epoch < epochs:
-        say(_of_schedule(recipe, _support.count(parts.train), epochs), end="", flush=True)
-        say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         drop = team.replicas > 1
+        say(_of_schedule(recipe, _support.count(parts.train), epochs, drop), end="", flush=True)
+        say(f"run: {recipe.name}, epochs {progress.epoch + 1} to {epochs} into {run.folder}")
         own = [callbacks.StopAtNonFinite(), keeper.timer, *keeper.latent, keeper]
         try:
             vae.fit(
@@ -255,14 +255,22 @@ def _continue(
     return run if team.chief else Run(run.folder)  # as the chief has left it
 
 
-def _of_schedule(recipe: Recipe, images: int, epochs: int) -> str:
-    """A line where the learning rate falls over another number of steps than there will be."""
+def _of_schedule(recipe: Recipe, images: int, epochs: int, whole: bool) -> str:
+    """A line where the learning rate falls over another number of steps than there will be.
+
+    Args:
+        recipe: with the schedule.
+        images: of one pass.
+        epochs: of the whole run.
+        whole: whether a last, smaller batch is left out.
+    """
     rate = recipe.optimizer.get("learning_rate")
     # Of the others it is no length, but the steps in which the rate falls by a factor.
     if not isinstance(rate, Mapping) or rate.get("schedule") not in _OF_A_LENGTH:
         return ""
     planned = rate["decay_steps"] + rate.get("warmup_steps", 0)
-    steps = math.ceil(images / recipe.batch_size) * recipe.passes * epochs
+    batches = images / recipe.batch_size
+    steps = (math.floor if whole else math.ceil)(batches) * recipe.passes * epochs
     if planned == steps:
         return ""
     return (

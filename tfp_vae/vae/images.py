@@ -13,6 +13,7 @@ from tfp_vae.vae.parts import Shape
 
 _NOT_FINITE = "images: expected finite pixels, got NaN or infinity among them"
 _OUTSIDE = "images: expected pixels in [0, 1]"
+_RANGE = re.compile(r"got values from (\S+) to (\S+)")
 _REMEDY = "Divide 8-bit images by 255."
 
 
@@ -30,7 +31,8 @@ def check_specification(x: Any, image_shape: Shape | None) -> None:
     if not dtype.is_floating:
         raise ValueError(
             f"images: expected floating-point pixels, got {dtype.name}. "
-            "tfp_vae.datasets.load gives them in [0, 1]; or divide by 255 yourself."
+            "tfp_vae.datasets.load gives them in [0, 1]; of your own, give x.astype('float32'), "
+            "divided by 255 where they are of 8 bits."
         )
     shape = tf.TensorShape(x.shape)
     if image_shape is None or shape.rank is None:
@@ -85,6 +87,12 @@ def check_data(name: str, data: Any, image_shape: Shape | None, unit_interval: b
             raise ValueError(f"{name}: expected at least one batch, got an empty data set.")
         spec = data.element_spec
         x, *rest = spec if isinstance(spec, (tuple, list)) else (spec,)
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"{name}: expected batches of images, or of tuples that begin with them, got "
+                f"{type(x).__name__}. Of dictionaries take the parts, as by "
+                "data.map(lambda batch: (batch['image'], batch['label']))."
+            )
         check_specification(x, image_shape)
         if len(rest) == 2:
             _check_weights(rest[1].shape)
@@ -174,6 +182,8 @@ def plain_errors(
                 index = (index - 1) % steps + 1
             of_epoch = "" if number is None or of_what else f" of epoch {number}"
             sentence = f"{sentence[: batch.start(1)]}{index}{of_what}{of_epoch}."
-        if sentence.startswith(_OUTSIDE):
-            sentence += f" {_REMEDY}"
+        got = _RANGE.search(sentence)
+        if got is not None:
+            low, high = map(float, got.groups())
+            sentence += f" {_support.into_unit_interval(low, high, _REMEDY)}"
         raise ValueError(sentence) from error

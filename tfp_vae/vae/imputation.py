@@ -136,6 +136,7 @@ def chain(
     encode: Callable[[tf.Tensor], tfd.Distribution],
     decode: Callable[[tf.Tensor], tfd.Distribution],
     prior: tfd.Distribution,
+    spread: tf.Tensor,
     x: tf.Tensor,
     observed: tf.Tensor,
     num_steps: tf.Tensor,
@@ -149,6 +150,7 @@ def chain(
         encode: from images to ``q(z|x)``.
         decode: from latent vectors to ``p(x|z)``.
         prior: ``p(z)``.
+        spread: its standard deviation, shape (d,), about.
         x: shape (N, *image), finite in all pixels.
         observed: boolean, shape (N, *image).
         num_steps: scalar.
@@ -199,9 +201,7 @@ def chain(
     # An image of which nothing is seen starts in its stationary law, the model's own, which steps
     # that refuse nothing would leave.
     anything_seen = tf.reduce_any(observed, list(range(1, x.shape.rank)))
-    z_seed, x_seed, spread_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, -1), 3))
-    # From draws, since not every prior knows its variance.
-    spread = tf.math.reduce_std(prior.sample(1000, seed=spread_seed), 0)
+    z_seed, x_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, -1)))
     z = prior.sample(tf.shape(x)[0], seed=z_seed)
     likelihood = decode(z)
     pixels = hidden.of(likelihood, x, observed)

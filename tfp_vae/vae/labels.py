@@ -38,9 +38,13 @@ def pair(what: str, inputs: Any, count: int | None) -> tuple[Any, Any]:
     """(images or latent vectors, labels) as a caller gave them to a model of so many classes.
 
     Raises:
-        ValueError: a conditional model, and no pair.
+        ValueError: a conditional model, and no pair; or the other way round.
     """
     if count is None:
+        if isinstance(inputs, tuple) and len(inputs) == 2 and hasattr(inputs[0], "shape"):
+            raise ValueError(
+                f"{what}: expected them alone, since the model takes no labels, got a pair."
+            )
         return inputs, None
     given = isinstance(inputs, (tuple, list)) and len(inputs) == 2 and not np.isscalar(inputs[0])
     if not given:
@@ -122,6 +126,11 @@ def paired(name: str, data: Any, count: int) -> Any:
         vectors(tf.zeros([1, *spec[1].shape[1:]], spec[1].dtype), count, tf.float32, (1,))
         return data.map(functools.partial(_look, count))
     x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    if y is None and not hasattr(x, "shape"):
+        raise ValueError(
+            f"{name}: expected arrays or a tf.data.Dataset of a conditional model's images and "
+            f"labels, got {type(x).__name__}."
+        )
     if y is None:
         raise ValueError(f"{name}: {_NO_LABELS}, got images alone.")
     y = y if tf.is_tensor(y) else np.asarray(y)

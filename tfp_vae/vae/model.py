@@ -28,7 +28,7 @@ class VAE(Trainer):
     `tfp_vae.objectives`. The logs are means over the images, in nats: ``loss``, what is minimized;
     ``elbo``, always the true one; ``reconstruction``, the term ``E_q[log p(x|z)]``; ``kl``. So
     ``elbo = reconstruction - kl``, and ``loss = -elbo`` where the objective is the ELBO, the KL's
-    weight is 1 and nothing else is added.
+    weight is 1, images have no weights of their own and nothing else is added.
 
     Shapes: ``B`` images of shape (height, width, channels), ``d`` latent dimensions.
 
@@ -237,7 +237,7 @@ class VAE(Trainer):
         ``log (1/S) sum_s p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``, ``S = num_samples``
         (Burda et al. 2016, arXiv:1509.00519, eq. 8): in expectation a lower bound, which rises to
         ``log p(x)`` with ``S``. Memory does not grow with ``B`` or ``S``: images and samples are
-        worked off in pieces. Inside a `tf.function` samples are, images are not.
+        worked off in pieces; inside a `tf.function` only the samples.
 
         Args:
             x: images, shape (B, height, width, channels).
@@ -293,7 +293,8 @@ class VAE(Trainer):
 
         Args:
             x: images, shape (B, height, width, channels).
-            seed: integer or stateless seed of the draw; by default the model's own stream.
+            seed: integer or stateless seed of the draw, where `sample` asks for one; by default the
+                model's own stream.
             sample: take one draw ``z ~ q(z|x)`` instead of the posterior's mean.
         """
         x = self._images(x)
@@ -336,7 +337,10 @@ class VAE(Trainer):
             )
         t = tf.cast(tf.linspace(0.0, 1.0, steps), start.dtype)[:, tf.newaxis]
         start, end = start[..., tf.newaxis, :], end[..., tf.newaxis, :]
-        between = self.decode(start + t * (end - start)).mean()
+        line = start + t * (end - start)
+        flat = tf.reshape(line, [-1, self.latent_dim])
+        between = self._in_pieces(lambda _, z: self.decode(z).mean(), flat)
+        between = tf.reshape(between, tf.concat([tf.shape(line)[:-1], tf.shape(between)[1:]], 0))
         return between[0] if one else between
 
     def impute(
@@ -411,14 +415,19 @@ class VAE(Trainer):
         num_samples = _support.check_positive_int("num_samples", num_samples)
         num_steps, burn_in = imputation.check_steps(num_steps, burn_in)
         x, mask = imputation.check_observed(x, mask, self.image_shape)
+        x = self._images(x)
         seed = _support.stateless_seed(seed, self.seed_generator)
         if method != "pseudo-gibbs":
             z = tf.zeros([1, self.latent_dim], self.variable_dtype)
-            hidden.check(self._decode(z, training=False), tf.constant(x[:1]))
-        piece = functools.partial(self._impute_piece, method=method)
+            hidden.check(self._decode(z, training=False), x[:1])
+        # From draws, since not every prior knows its variance.
+        some = chunks.prior_draws(self, 1000, tf.random.fold_in(seed, -1))
+        piece = functools.partial(
+            self._impute_piece, spread=tf.math.reduce_std(some, 0), method=method
+        )
         return imputation.over_chains(
             piece, chunks.at_once(self, x),
-            self._images(x), mask, num_samples, num_steps, burn_in, seed, verbose,
+            x, mask, num_samples, num_steps, burn_in, seed, verbose,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ saving
@@ -628,8 +637,7 @@ class VAE(Trainer):
             function: of the index of the first and of the piece.
             x: images or latent vectors, or a pair of them and labels.
         """
-        one = _support.split_labels(x)[0].shape.rank == len(self.image_shape or (0, 0, 0))
-        if one or not tf.executing_eagerly():  # one image, without a batch of it
+        if not tf.executing_eagerly():
             return function(0, x)
         size = chunks.decoded_at_once(self)
         parts_of_x = [function(start, piece) for start, piece in _support.pieces(x, size)]
@@ -685,12 +693,13 @@ class VAE(Trainer):
         num_steps: tf.Tensor,
         burn_in: tf.Tensor,
         seed: tf.Tensor,
+        spread: tf.Tensor,
         method: str,
     ) -> tuple[tf.Tensor, ...]:
         encode = functools.partial(self._encode, training=False)
         decode = functools.partial(self._decode, training=False)
         return imputation.chain(
-            encode, decode, self.prior(), x, observed, num_steps, burn_in, seed, method
+            encode, decode, self.prior(), spread, x, observed, num_steps, burn_in, seed, method
         )
 
 

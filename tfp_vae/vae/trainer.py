@@ -72,8 +72,8 @@ class Trainer(keras.Model, abc.ABC):
                 the KL, free bits and gradient. By default the ELBO at one draw.
             jit_compile: "auto" turns XLA on where TensorFlow sees a GPU and off on a CPU, where
                 it made the convolutional networks here slower, and under a `tf.distribute`
-                strategy, whose variables it cannot reach on other devices; `True` and `False`
-                say so.
+                strategy, whose variables it cannot reach on other devices; `True` or `False`
+                decides it.
             steps_per_execution: batches worked off between two returns to Python, and so between
                 two calls of a callback's ``on_train_batch_end``. By default 10; and 1 where Keras
                 would miscount with more (a given number of steps), under a `tf.distribute`
@@ -295,6 +295,7 @@ class Trainer(keras.Model, abc.ABC):
         y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
+        verbose: Any = "auto",
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """As `keras.Model.fit`, with `x` alone, ``(x, x)`` or ``(x, labels)``.
@@ -310,6 +311,7 @@ class Trainer(keras.Model, abc.ABC):
             y: the labels of a conditional model, if they are not in `x`; else not used.
             batch_size: images in a batch, of arrays; 32 by default.
             epochs: number of passes.
+            verbose: as in `keras.Model.fit`.
             **kwargs: of `keras.Model.fit`.
 
         Raises:
@@ -327,7 +329,7 @@ class Trainer(keras.Model, abc.ABC):
                 "class_weight: expected none, since labels are no targets; give sample_weight."
             )
         x, y = self._images_and_targets(x, y, kwargs)
-        kwargs.update(batch_size=batch_size, epochs=epochs)
+        kwargs.update(batch_size=batch_size, epochs=epochs, verbose=verbose)
         first = kwargs.get("initial_epoch", 0) + 1
         of_epoch = images.plain_errors(
             lambda: first + len(self.history.epoch), kwargs.get("steps_per_epoch")
@@ -336,13 +338,18 @@ class Trainer(keras.Model, abc.ABC):
             return super().fit(x, y, **progress.with_progress_bar(kwargs))
 
     def evaluate(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        **kwargs: Any,
     ) -> Any:
         """As `keras.Model.evaluate`; with ``return_dict=True`` the logs by name, in nats.
 
         Arguments and errors as in `fit`.
         """
-        kwargs.update(batch_size=batch_size)
+        kwargs.update(batch_size=batch_size, verbose=verbose)
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has looked and chosen
             return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
         x, y = self._images_and_targets(x, y, kwargs)
@@ -350,14 +357,17 @@ class Trainer(keras.Model, abc.ABC):
         with self._chosen_steps_per_execution(kwargs), images.plain_errors():
             return super().evaluate(x, y, **progress.with_progress_bar(kwargs))
 
-    def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any
+    ) -> np.ndarray:
         """The reconstructions of `reconstruct` as an array, shape (N, height, width, channels).
 
         Arguments and errors as in `fit`.
         """
         x, _ = self._images_and_targets(x, None, {})
         with images.plain_errors():
-            return super().predict(x, batch_size, **progress.with_progress_bar(kwargs))
+            kwargs.update(batch_size=batch_size, verbose=verbose)
+            return super().predict(x, **progress.with_progress_bar(kwargs))
 
     def predict_step(self, data: Any) -> tf.Tensor:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -385,7 +395,7 @@ class Trainer(keras.Model, abc.ABC):
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
-        if self.num_classes is not None and isinstance(x, list):
+        if isinstance(x, list):  # several inputs, as Keras sees it
             x = tuple(x)
         if isinstance(x, tuple) and len(x) == 3:
             if options.get("sample_weight") is not None:
