@@ -8,12 +8,25 @@ import tensorflow_probability as tfp
 from tfp_vae import VAE, layers, networks, priors
 
 SHAPE = (6, 5, 1)
+CLASSES = 3
 
 
 def small_vae(prior=None, *, latent_dim=2, seed=7, likelihood="bernoulli", **options):
     prior = prior or priors.StandardNormal(latent_dim)
     encoder = networks.dense_encoder(SHAPE, latent_dim, units=(8,), prior=prior, **options)
     decoder = networks.dense_decoder(SHAPE, latent_dim, units=(8,), likelihood=likelihood)
+    return VAE(encoder, decoder, prior, seed=seed)
+
+
+def conditional(latent_dim=2, *, seed=7, **options):
+    prior = options.pop("prior", None) or priors.StandardNormal(latent_dim)
+    encoder = networks.conditional_encoder(
+        networks.dense_encoder, SHAPE, latent_dim, CLASSES,
+        prior=prior, units=(8,), **options,
+    )  # fmt: skip
+    decoder = networks.conditional_decoder(
+        networks.dense_decoder, SHAPE, latent_dim, CLASSES, units=(8,)
+    )
     return VAE(encoder, decoder, prior, seed=seed)
 
 

@@ -402,6 +402,8 @@ BAD = [
                  id="nothing to calibrate with"),
     pytest.param(["interpolate", "{model}", "--dataset", "digits", "--label", "3"],
                  "--label: expected no class of this model, got 3", id="label without classes"),
+    pytest.param(["interpolate", "{model}", "--dataset", "digits", "--to", "299"],
+                 "--to: expected an image below 299, got 299", id="no such image"),
     pytest.param(["plot", "latent", "{model}"], "latent needs the folder of a run", id="latent"),
 ]  # fmt: skip
 

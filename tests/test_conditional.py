@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from tests.models import SHAPE, FactorAnalysis, small_vae
+from tests.models import CLASSES, SHAPE, FactorAnalysis, conditional, small_vae
 from tfp_vae import (
     VAE,
     _support,
@@ -25,20 +25,6 @@ from tfp_vae import (
     training,
 )
 from tfp_vae.recipes import RecipeError
-
-CLASSES = 3
-
-
-def conditional(latent_dim=2, *, seed=7, **options):
-    prior = options.pop("prior", None) or priors.StandardNormal(latent_dim)
-    encoder = networks.conditional_encoder(
-        networks.dense_encoder, SHAPE, latent_dim, CLASSES,
-        prior=prior, units=(8,), **options,
-    )  # fmt: skip
-    decoder = networks.conditional_decoder(
-        networks.dense_decoder, SHAPE, latent_dim, CLASSES, units=(8,)
-    )
-    return VAE(encoder, decoder, prior, seed=seed)
 
 
 @functools.cache
@@ -402,6 +388,12 @@ def test_a_list_of_images_and_labels_is_a_pair(pair):
     pytest.param(lambda v, x, y: v.for_label(0).for_label(0), "for_label: expected a conditional",
                  id="for_label twice"),
     pytest.param(lambda v, x, y: plotting.classes(v, 0), "styles", id="no styles"),
+    pytest.param(lambda v, x, y: v.fit(x, y, class_weight={0: 2.0}), "give sample_weight",
+                 id="class weights"),
+    pytest.param(lambda v, x, y: v.fit((x[:3], np.array([0.0, 1.0, 2.0]))),
+                 "expected integers, got 3 float64 of 3 images", id="floats of either meaning"),
+    pytest.param(lambda v, x, y: v.fit(iter([(x, y)])), "x: expected arrays or a tf.data.Dataset",
+                 id="generator"),
     pytest.param(lambda v, x, y: plotting.classes(v, class_names=["a"]), "column_labels",
                  id="fewer names"),
     pytest.param(lambda v, x, y: VAE(v.encoder, small_vae().decoder), "got 3 and none",

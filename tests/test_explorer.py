@@ -23,13 +23,15 @@ import zlib
 import numpy as np
 import pytest
 from bokeh.document import Document
+from bokeh.models import Select
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.models import SHAPE, FactorAnalysis, small_vae
+from tests.models import SHAPE, FactorAnalysis, conditional, small_vae
 from tests.runs import heeds_interrupts
 from tfp_vae import VAE, cli, networks, priors
 from tfp_vae.explorer import Explored, UploadError, uploads
+from tfp_vae.explorer.page import Page
 
 
 def binary_images(rng, count=12):
@@ -106,10 +108,7 @@ def test_between_two_images_is_what_the_model_interpolates(explored):
 
 
 def test_a_conditional_model_is_that_of_the_class(rng):
-    encoder = networks.conditional_encoder(
-        networks.dense_encoder, SHAPE, 2, 3, units=(8,), prior=priors.StandardNormal(2)
-    )
-    vae = VAE(encoder, networks.conditional_decoder(networks.dense_decoder, SHAPE, 2, 3))
+    vae = conditional()
     x, y = binary_images(rng), np.arange(12) % 3
     explored = Explored(vae, x, y)
     np.testing.assert_allclose(explored.means, vae.encode((x, y)).mean(), rtol=1e-4, atol=1e-6)
@@ -127,14 +126,26 @@ def test_a_conditional_model_is_that_of_the_class(rng):
         explored.decode(explored.means, 3)
 
 
+@pytest.mark.parametrize("labels", [None, np.arange(12) % 3], ids=["none", "classes"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_page_of_any_images(labels, channels, rng):
+    """Two latents have no choice of axes; colours are shown as they are."""
+    shape, prior = (6, 5, channels), priors.StandardNormal(2)
+    encoder = networks.dense_encoder(shape, 2, units=(8,), prior=prior)
+    vae = VAE(encoder, networks.dense_decoder(shape, 2, units=(8,)), prior)
+    images = rng.integers(0, 2, (12, *shape)).astype("float32")
+    page, document = Page(Explored(vae, images, labels)), Document()
+    page.fill(document)
+    assert not list(document.select({"type": Select}))
+    page.number.value = 7
+    shown = page.seen.data["image"][0].view(np.uint8).reshape(6, 5, 4)[::-1]
+    np.testing.assert_array_equal(shown[..., :3], 255 * np.broadcast_to(images[7], (6, 5, 3)))
+    document.validate()
+
+
 def test_a_test_image_of_another_class_is_looked_at_once(rng, monkeypatch):
     """Its class is chosen with it, which alone would have the image at hand looked at."""
-    from tfp_vae.explorer.page import Page
-
-    encoder = networks.conditional_encoder(
-        networks.dense_encoder, SHAPE, 2, 3, units=(8,), prior=priors.StandardNormal(2)
-    )
-    vae = VAE(encoder, networks.conditional_decoder(networks.dense_decoder, SHAPE, 2, 3))
+    vae = conditional()
     explored = Explored(vae, binary_images(rng), np.arange(12) % 3)
     looks, look = [], explored.look
     monkeypatch.setattr(

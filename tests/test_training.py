@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.models import conditional, small_vae
 from tests.runs import SETTINGS, assert_same_run, contents, recipe
 from tests.test_latent_diagnostics import events
 from tfp_vae import datasets, evaluation, recipes, training
@@ -364,6 +365,25 @@ def test_many_draws_are_decoded_for_fewer_images_at_once(images):
     parts = training.parts.split(datasets.load(images), recipe(images))
     sizes = {draws: len(next(iter(parts.batches(parts.train, draws)))) for draws in (1, 50, 1000)}
     assert sizes == {1: 102, 50: 10, 1000: 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "change", "message"),
+    [
+        ("classes", small_vae, {}, "expected a conditional model"),
+        ("manifold", conditional, {}, "expected a model without labels"),
+        ("interpolation", conditional, {}, "expected a model without labels"),
+        ("manifold", lambda: small_vae(latent_dim=3), {}, "2 latent dimensions, got 3"),
+        ("interpolation", small_vae, {"x_test": np.zeros((1, 8, 8, 1))}, "two test images, got 1"),
+        ("scatter", lambda: small_vae(latent_dim=1), {}, "at least 2 latent dimensions, got 1"),
+        ("scatter", small_vae, {"y_test": None}, "images with labels, got none"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn(images, name, make, change, message):
+    vae, data = make(), dataclasses.replace(datasets.load(images), **change)
+    assert message in training.pictures.can_draw(name, vae, data)
+    with pytest.raises(ValueError, match=f"^{name}: .*{message}"):
+        training.pictures.draw(name, vae, data, data.x_test)
 
 
 def test_what_is_not_drawn_is_said(images, tmp_path, capsys):
