@@ -16,6 +16,7 @@ from tfp_vae.layers.base import DistributionLambda
 # Standard deviations stay within what float32 can square and divide by.
 _SMALLEST_SCALE = 1e-8
 _LOG_VARIANCE_LIMIT = 40.0  # scales of 2e-9 to 5e8
+_LARGEST_SCALE = math.exp(_LOG_VARIANCE_LIMIT / 2)
 
 
 def positive_scale(raw: tf.Tensor) -> tf.Tensor:
@@ -131,7 +132,8 @@ class MultivariateNormalTriL(_VectorDistribution):
     """``params (..., d + d (d + 1) / 2) -> Normal(loc, L L^T)`` of event shape ``(d,)``.
 
     The first ``d`` parameters are the mean; the others fill the lower triangle of ``L``, whose
-    diagonal goes through ``softplus(.) + 1e-5``, as in the layer of TensorFlow Probability.
+    diagonal goes through ``softplus(.) + 1e-5``, as in the layer of TensorFlow Probability. No
+    entry is beyond 5e8, so that no variance becomes infinite.
 
     Args:
         event_size: ``d``.
@@ -159,6 +161,7 @@ class MultivariateNormalTriL(_VectorDistribution):
         on_diagonal = np.eye(event_size, dtype=bool)
         raw = tf.reduce_sum(tf.where(on_diagonal, triangle, 0), -1, keepdims=True)
         scale_tril = tf.where(on_diagonal, tf.math.softplus(raw) + 1e-5, triangle)
+        scale_tril = _support.limited(scale_tril, -_LARGEST_SCALE, _LARGEST_SCALE)
         return normals.MultivariateNormalTriL(
             loc=params[..., :event_size],
             scale_tril=scale_tril,
