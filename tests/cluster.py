@@ -141,7 +141,7 @@ def figures(strategy, names=("elbo", "free bits", "iwae with a flow", "condition
 def evaluated(strategy, vae, x):
     """Of seven pieces: four for one of two workers, three for the other; of one piece; of many.
 
-    The last are pieces of six images, of 30 samples, whose largest weights have a tail.
+    Of those the first are of six images, and of 30 samples, whose largest weights have a tail.
     """
     from unittest import mock
 
@@ -156,11 +156,13 @@ def evaluated(strategy, vae, x):
         many = evaluation.importance_sampling(vae, x, 7, seed=5, verbose=0)
         few = evaluation.elbo_terms(vae, x[:3], 2, seed=5, verbose=0)
         tail = evaluation.importance_sampling(vae, x[:30], 30, seed=5, verbose=0)
+        values = vae.log_likelihood(x[:30], 7, seed=5, verbose=0)
     share = [len(call.args[0]) for call in pieces.call_args_list]
     return {
         "many": many.to_dict(),
         "few": few.to_dict(),
         "tail": tail.to_dict(),
+        "values": values.numpy().tolist(),
         "share": share,
     }
 

@@ -70,10 +70,10 @@ def test_both_workers_report_the_same(together):
     shares = [found["evaluation"]["share"] for found in together]
     for one, other in zip(*(found.items() for found in together), strict=True):
         assert one[0] == other[0] == "evaluation" or one == other
-    for name in ("many", "few", "tail"):
+    for name in ("many", "few", "tail", "values"):
         assert together[0]["evaluation"][name] == together[1]["evaluation"][name]
     # Whole pieces of 12; the second does in vain the one piece that there is of the other figures.
-    assert shares == [[48, 3, 18], [32, 3, 12]]
+    assert shares == [[48, 3, 18, 24], [32, 3, 12, 6]]
 
 
 def test_two_replicas_in_one_process_end_with_the_weights_and_logs_of_one(tmp_path, alone):
@@ -84,6 +84,8 @@ def test_two_replicas_in_one_process_end_with_the_weights_and_logs_of_one(tmp_pa
 
 def test_evaluation_of_shared_images_is_that_of_one_worker(together, alone):
     """Each image's draws and all that is told of them; `few` has no piece for the second worker."""
+    values = together[0]["evaluation"]["values"]
+    np.testing.assert_allclose(values, alone["evaluation"]["values"], 1e-4)
     for name in ("many", "few", "tail"):
         expected, found = alone["evaluation"][name], together[0]["evaluation"][name]
         assert list(found) == list(expected)
@@ -130,6 +132,22 @@ def command(*more):
     return ["-m", "tfp_vae", "train", *more, "--strategy", "multiworker", "--json"]
 
 
+# For a worker that is not the chief: whatever it writes ends it.
+READER = """
+import sys
+from tfp_vae import _files
+from tfp_vae.cli import main
+def refuse(path):
+    raise AssertionError(f"{path}: written by a worker that is not the chief")
+_files.whole_file = _files.whole_folder = refuse
+sys.exit(main())
+"""
+
+
+def only_reading(command):
+    return ["-c", READER, *command[2:]]
+
+
 def wait_for_an_epoch(pair, out):
     end = time.monotonic() + 300
     while not (out / "history.csv").exists():
@@ -157,7 +175,8 @@ def test_a_killed_worker_stops_the_others_and_the_run_goes_on(tmp_path, capsys):
     one = training.resume(tmp_path / "copy", epochs=epochs, verbose=0)
     again = command("--resume", out, "--epochs", str(epochs))
     # As where a worker started so early that it found no run to resume.
-    with cluster.Workers([again, command(*begin, str(epochs))], tmp_path) as pair:
+    begun = only_reading(command(*begin, str(epochs)))
+    with cluster.Workers([again, begun], tmp_path) as pair:
         assert pair.wait() == [0, 0], pair.said(0)[-2000:]
     two = training.Run(out)
     assert json.loads(pair.said(0, "out"))["epochs"] == epochs

@@ -183,6 +183,11 @@ def _state(run):
     return {**run.history(), "progress": json.dumps(progress), **values}
 
 
+def _as_it_was(run, name):
+    run.check_best(run.metrics()["best_epoch"])
+    return {"bytes": (run.folder / name).read_bytes()}
+
+
 # What a file is read for, and what comes of it.
 READERS = {
     "run.json": lambda run: {**run.metrics(), "about": json.dumps(run.about),
@@ -192,8 +197,9 @@ READERS = {
     "metrics.json": lambda run: run.metrics(),
     "model.keras": lambda run: weights(run.load_model()),
     "last.keras": lambda run: weights(run.load_model("last")),
-    "encoder.keras": lambda run: run.check_best(run.metrics()["best_epoch"]) or {},
-    "decoder.keras": lambda run: run.check_best(run.metrics()["best_epoch"]) or {},
+    # Parts are read by Keras; the run says whether they are what it wrote, to the last byte.
+    "encoder.keras": lambda run: _as_it_was(run, "encoder.keras"),
+    "decoder.keras": lambda run: _as_it_was(run, "decoder.keras"),
     "state.npz": _state,
 }  # fmt: skip
 

@@ -503,6 +503,12 @@ assert "digits" in run.metrics()["dataset"]
 from tfp_vae.cli import main
 assert main(["evaluate", "run", "--images", "20", "--samples", "5", "--json"]) == 0
 assert main(["datasets", "--json"]) == 0
+assert main(["plot", "samples", "run", "--out", "plot.png"]) == 0
+assert main(["encode", "run", "--images", "20", "--out", "encoded.csv"]) == 0
+assert main(["impute", "run", "--images", "2", "--steps", "2", "--out", "imputed.png"]) == 0
+assert main(["anomaly", "run", "--images", "5", "--samples", "2", "--out", "anomaly.csv"]) == 0
+assert main(["package", "run", "shared"]) == 0
+assert main(["export", "run", "exported"]) == 0
 print("no network")
 """
 

@@ -125,6 +125,50 @@ def test_stopped_before_each_write(
     assert run.history()["elbo"] == finished.history()["elbo"][:2]
 
 
+# Ends itself within a write: the file beside the run is half written, or has just taken its place.
+WITHIN = """
+import os, signal, sys
+from tfp_vae import _files, training
+folder, moment, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+flush, replace, seen = _files._flush_to_disk, os.replace, []
+def reached():
+    seen.append(1)
+    return len(seen) == number
+def flushed(path):
+    if moment == "half" and reached():
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(path)
+def replaced(source, target):
+    replace(source, target)
+    if moment == "whole" and reached():
+        os.kill(os.getpid(), signal.SIGKILL)
+_files._flush_to_disk, os.replace = flushed, replaced
+training.resume(folder, epochs=3, verbose=0)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["half", "whole"])
+def test_killed_within_each_write(finished, begun, tmp_path, moment):
+    """Of two epochs and the end; of one write, unless TFP_VAE_KILLS asks for all."""
+    numbers, killed = range(1, 1000) if os.environ.get("TFP_VAE_KILLS") else [4], 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for number in numbers:
+        out = shutil.copytree(begun.folder, tmp_path / f"{number}")
+        done = subprocess.run(
+            [sys.executable, "-c", WITHIN, out, moment, str(number)],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert_same_run(finished.folder, training.resume(out, epochs=3, verbose=0).folder)
+        killed += 1
+    print(f"killed within {killed} writes: {moment}")
+    assert killed
+
+
 def test_leftovers_of_a_killed_process_are_taken_away(begun, tmp_path):
     out = shutil.copytree(begun.folder, tmp_path / "run")
     (out / "pictures" / "epoch-0002.png").write_bytes(b"of an epoch that has no state")

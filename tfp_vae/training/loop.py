@@ -246,7 +246,8 @@ def _continue(
         except callbacks.NonFiniteError as error:
             # With several replicas a second look would take all of them.
             found = None if drop else replay.culprit(run, vae, parts, error)
-            raise RunError(f"{found or error} {kept(progress.epoch)}") from error
+            alone = " Resumed without --strategy, the run names batch and layer." if drop else ""
+            raise RunError(f"{found or error} {kept(progress.epoch)}{alone}") from error
     else:
         say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
     if team.chief:
