@@ -1,11 +1,13 @@
 """What the settings that a user has do to the speed of training, as ratios.
 
-python benchmarks/settings.py                  # about six minutes on two cores
+python benchmarks/settings.py                  # about ten minutes on two cores
 
-Each network is trained as it comes, and with one thing changed: ten times as many steps for each
-return to Python, one thread for each operation (which TensorFlow takes from its environment, so
-those rounds are another process's), XLA, Keras' own Adam. All take turns, and the best rounds are
-compared. Random binary pixels in the shape of MNIST, on which no speed depends.
+Each network is trained as it comes, and with one thing changed: one batch again and again, which
+leaves of the work on data only the look at each batch; ten times as many steps for each return to
+Python; one thread for each operation, or kernels without oneDNN and its memory layouts (which
+TensorFlow takes from its environment, so those rounds are another process's); XLA; Keras' own Adam.
+All take turns, and the best rounds are compared. Random binary pixels in the shape of MNIST, on
+which no speed depends.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import contestants
 import keras
 import numpy as np
 import speed
+import tensorflow as tf
 
 from tfp_vae import objectives, optimizers
 
@@ -32,23 +35,31 @@ SYSTEMS = {  # network, batch, draws, images of a round: of a hundred steps at l
     "dense, batch 100, IWAE of 50 draws": ("dense", 100, 50, 10_000),
 }
 MORE_STEPS = {"steps_per_execution": 100}
-SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # threads, options of `compile`
+ONE_THREAD, PLAIN_KERNELS = "TF_NUM_INTRAOP_THREADS=1", "TF_ENABLE_ONEDNN_OPTS=0"
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # environment, arguments of `rounds`
     "as it comes": ("", {}),
+    "one batch again and again": ("", {"one_batch": True}),
     "100 steps in one execution": ("", MORE_STEPS),
-    "one thread for each operation": ("1", {}),
-    "both": ("1", MORE_STEPS),
+    "one thread for each operation": (ONE_THREAD, {}),
+    "both": (ONE_THREAD, MORE_STEPS),
+    "kernels without oneDNN": (PLAIN_KERNELS, {}),
     "XLA": ("", {"jit_compile": True}),
     "keras.optimizers.Adam": ("", {"optimizer": "Adam"}),
 }
 
 
-def rounds(system: str, optimizer: str = "FusedAdam", **options: Any) -> Callable[[], Any]:
+def rounds(
+    system: str, optimizer: str = "FusedAdam", *, one_batch: bool = False, **options: Any
+) -> Callable[[], Any]:
     network, batch_size, draws, count = SYSTEMS[system]
     x = np.random.default_rng(0).integers(0, 2, (count, *contestants.IMAGE_SHAPE)).astype("float32")
     vae = contestants.ours(network)
     rule = {"FusedAdam": optimizers.FusedAdam, "Adam": keras.optimizers.Adam}[optimizer]
     objective = objectives.ELBO() if draws == 1 else objectives.IWAE(draws, gradient="dreg")
     vae.compile(rule(contestants.RATE), objective, **options)
+    if one_batch:
+        batches = tf.data.Dataset.from_tensors(x[:batch_size]).repeat(count // batch_size)
+        return functools.partial(vae.fit, batches, verbose=0)
     return functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
 
 
@@ -64,10 +75,11 @@ def serve() -> None:
 
 
 class Process:
-    """One that trains, with so many threads for each operation; "" for as many as there are."""
+    """One that trains, with a variable of its own in the environment: ``NAME=VALUE`` or none."""
 
-    def __init__(self, threads: str) -> None:
-        environment = {**os.environ, **({"TF_NUM_INTRAOP_THREADS": threads} if threads else {})}
+    def __init__(self, variable: str) -> None:
+        name, _, value = variable.partition("=")
+        environment = {**os.environ, **({name: value} if name else {})}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve"],
             stdin=subprocess.PIPE,
@@ -95,12 +107,12 @@ def main() -> None:
     if options.serve:
         serve()
         return
-    processes = {threads: Process(threads) for threads, _ in SETTINGS.values()}
+    processes = {variable: Process(variable) for variable, _ in SETTINGS.values()}
     rows = [("system", "images/s", *(f"with {name}, times" for name in list(SETTINGS)[1:]))]
     for system, (*_, count) in SYSTEMS.items():
         functions = {
-            name: functools.partial(processes[threads].round, system, chosen)
-            for name, (threads, chosen) in SETTINGS.items()
+            name: functools.partial(processes[variable].round, system, chosen)
+            for name, (variable, chosen) in SETTINGS.items()
         }
         best = list(speed.take_turns(functions, options.repetitions).values())
         rows.append((system, f"{count / best[0]:,.0f}", *(f"{best[0] / s:.2f}" for s in best[1:])))

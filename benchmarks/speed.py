@@ -79,6 +79,12 @@ def table(title: str, rows: list[tuple[str, ...]]) -> None:
     sys.stdout.flush()
 
 
+def say_losses(found: dict[str, float]) -> None:
+    """Where `tfp_vae` is the slower one: of the names, by which factor it is faster."""
+    lost = [f"{name} ({ratio:.2f})" for name, ratio in found.items() if ratio < 1]
+    print(f"\ntfp_vae is slower than: {'; '.join(lost) or 'none of them'}", flush=True)
+
+
 def peak() -> float:
     """Multiply-adds a second of float32 matrix products, the best of some."""
     a = tf.random.normal([2048, 2048])
@@ -95,7 +101,7 @@ def epoch(repetitions: int) -> None:
         ("network", "batch", "images/s of tfp_vae", "share of the peak",
          *(f"faster than {name}" for name in known))
     ]  # fmt: skip
-    highest = peak()
+    highest, ratios_of = peak(), {}
     for network in contestants.NETWORKS:
         for batch_size in BATCH_SIZES:
             x = whole[: IMAGES[network]]
@@ -105,14 +111,17 @@ def epoch(repetitions: int) -> None:
             best = take_turns(functions, repetitions)
             highest = max(highest, peak())
             rate = len(x) / best[OURS]
-            ratios = (f"{best[name] / best[OURS]:.2f}" for name in known)
+            ratios = {name: best[name] / best[OURS] for name in known}
+            ratios_of |= {f"{name}, {network} at {batch_size}": r for name, r in ratios.items()}
             done = contestants.multiply_adds(network) * rate
-            rows.append((network, str(batch_size), f"{rate:,.0f}", done, *ratios))
+            cells = (f"{ratio:.2f}" for ratio in ratios.values())
+            rows.append((network, str(batch_size), f"{rate:,.0f}", done, *cells))
     for i, row in enumerate(rows[1:], 1):
         rows[i] = (*row[:3], f"{100 * row[3] / highest:.0f}%", *row[4:])
     sizes = " and ".join(f"{count:,} ({name})" for name, count in IMAGES.items())
     title = f"Training, rounds of {sizes} images of {what}, best of {repetitions}; "
     table(title + f"peak of matrix products: {2 * highest / 1e9:.0f} GFLOPS", rows)
+    say_losses(ratios_of)
 
 
 def likelihood(repetitions: int) -> None:
@@ -123,7 +132,7 @@ def likelihood(repetitions: int) -> None:
     """
     _, x, what = images()
     many, few, samples = x[:500], x[:200], 100
-    highest = peak()
+    highest, ratios_of = peak(), {}
     rows = [
         ("network", "way", "images × samples a second", "share of the peak",
          "tfp_vae is faster by", "would be at the peak")
@@ -150,6 +159,7 @@ def likelihood(repetitions: int) -> None:
             next(iter(rates.values())),
             highest / contestants.multiply_adds_of_a_draw(network),
         )
+        ratios_of |= {f"{name}, {network}": ours / rate for name, rate in rates.items()}
         rows += [
             (network, name, f"{rate:,.0f}", f"{rate / most:.0%}", f"{ours / rate:.2f}",
              f"{most / rate:.1f}")
@@ -157,6 +167,7 @@ def likelihood(repetitions: int) -> None:
         ]  # fmt: skip
     title = f"Likelihood, {samples} samples, {what}, best of {repetitions}; "
     table(title + f"peak of matrix products: {2 * highest / 1e9:.0f} GFLOPS", rows)
+    say_losses(ratios_of)
 
 
 def manifold(repetitions: int) -> None:

@@ -141,7 +141,8 @@ def figures(strategy, names=("elbo", "free bits", "iwae with a flow", "condition
 def evaluated(strategy, vae, x):
     """Of seven pieces: four for one of two workers, three for the other; of one piece; of many.
 
-    Of those the first are of six images, and of 30 samples, whose largest weights have a tail.
+    Of those the first are of six images, and of 30 samples, whose largest weights have a tail; the
+    others of `VAE.log_likelihood`.
     """
     from unittest import mock
 

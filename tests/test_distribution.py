@@ -72,7 +72,8 @@ def test_both_workers_report_the_same(together):
         assert one[0] == other[0] == "evaluation" or one == other
     for name in ("many", "few", "tail", "values"):
         assert together[0]["evaluation"][name] == together[1]["evaluation"][name]
-    # Whole pieces of 12; the second does in vain the one piece that there is of the other figures.
+    # Whole pieces, of 12 images or of 6; of the three images the second has none, and does their
+    # one piece in vain.
     assert shares == [[48, 3, 18, 24], [32, 3, 12, 6]]
 
 

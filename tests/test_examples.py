@@ -1,4 +1,4 @@
-"""The examples, run as people run them, on little data."""
+"""The examples on little data: the first as people run it, the others within this process."""
 
 import csv
 import json
@@ -43,6 +43,14 @@ def trained(tmp_path_factory):
     done = run("train_mnist.py", "--epochs", 1, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("script", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_starts_by_itself(script, tmp_path):
+    done = run(script, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {script}")
 
 
 def test_train_mnist_says_that_it_trains_on_digits_and_why(trained):

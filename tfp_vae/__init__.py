@@ -59,8 +59,15 @@ if TYPE_CHECKING or not _started_as_command():
     from tfp_vae.vae import VAE
 
 
-def __getattr__(name: str) -> ModuleType:
-    """The modules that a model does not need, imported when they are asked for."""
-    if name in ("recipes", "training", "reports", "explorer"):
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The modules that a model does not need are imported when they are asked for.
+if TYPE_CHECKING:
+    from tfp_vae import explorer as explorer
+    from tfp_vae import recipes as recipes
+    from tfp_vae import reports as reports
+    from tfp_vae import training as training
+else:
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in ("explorer", "recipes", "reports", "training"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

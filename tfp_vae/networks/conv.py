@@ -118,7 +118,6 @@ def conv_decoder(
     height, width, channels = image_shape
     filters = _support.check_sizes("filters", filters)
     factor = 2 ** len(filters) * _support.check_positive_int("final_strides", final_strides)
-    _support.check_positive_int("kernel_size", kernel_size)
     if height % factor or width % factor:
         raise ValueError(
             f"conv_decoder: expected a height and width that are multiples of {factor} (two for "

@@ -246,8 +246,9 @@ def _continue(
         except callbacks.NonFiniteError as error:
             # With several replicas a second look would take all of them.
             found = None if drop else replay.culprit(run, vae, parts, error)
-            alone = " Resumed without --strategy, the run names batch and layer." if drop else ""
-            raise RunError(f"{found or error} {kept(progress.epoch)}{alone}") from error
+            place = drop and error.batches is not None
+            remedy = " To find the batch and the layer, resume without --strategy." if place else ""
+            raise RunError(f"{found or error} {kept(progress.epoch)}{remedy}") from error
     else:
         say(f"run: {recipe.name}, all {epochs} epochs are done in {run.folder}")
     if team.chief:

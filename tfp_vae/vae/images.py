@@ -31,8 +31,8 @@ def check_specification(x: Any, image_shape: Shape | None) -> None:
     if not dtype.is_floating:
         raise ValueError(
             f"images: expected floating-point pixels, got {dtype.name}. "
-            "tfp_vae.datasets.load gives them in [0, 1]; of your own, give x.astype('float32'), "
-            "divided by 255 where they are of 8 bits."
+            "tfp_vae.datasets.load gives them in [0, 1]; convert your own with "
+            "x.astype('float32'), divided by 255 if they are 8-bit."
         )
     shape = tf.TensorShape(x.shape)
     if image_shape is None or shape.rank is None:

@@ -41,9 +41,10 @@ def pair(what: str, inputs: Any, count: int | None) -> tuple[Any, Any]:
         ValueError: a conditional model, and no pair; or the other way round.
     """
     if count is None:
-        if isinstance(inputs, tuple) and len(inputs) == 2 and hasattr(inputs[0], "shape"):
+        two = isinstance(inputs, tuple) and len(inputs) == 2 and hasattr(inputs[0], "shape")
+        if two and tuple(inputs[0].shape) != tuple(np.shape(inputs[1])):  # else one for each
             raise ValueError(
-                f"{what}: expected them alone, since the model takes no labels, got a pair."
+                f"{what}: expected {what} alone, since the model takes no labels, got a pair."
             )
         return inputs, None
     given = isinstance(inputs, (tuple, list)) and len(inputs) == 2 and not np.isscalar(inputs[0])

@@ -395,7 +395,11 @@ class Trainer(keras.Model, abc.ABC):
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
-        if isinstance(x, list):  # several inputs, as Keras sees it
+        if isinstance(x, list):
+            if self.num_classes is None:
+                raise ValueError(
+                    "x: expected images, or a tuple that begins with them, got a list."
+                )
             x = tuple(x)
         if isinstance(x, tuple) and len(x) == 3:
             if options.get("sample_weight") is not None:
