@@ -66,7 +66,7 @@ ROWS = {
     "iwae-paper-iwae-50": {
         "images": (28, 28, 1), "encoder": [(200,), (200,), (100,)],
         "decoder": [(200,), (200,), (784,)], "parameters": (217_300, 207_984),
-        "row": (50, 100, 40, 1e-3),
+        "row": (50, 100, 30, 2e-3),
     },
     "residual-mnist": {  # the encoder's count has 618,496 of its flow and 99,584 of the prior's
         "images": (28, 28, 1), "encoder": [(14, 14, 32), (7, 7, 64), (256,), (128,), (32,)],

@@ -471,7 +471,7 @@ RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
                 name="iwae-paper-iwae-50",
                 summary="the IWAE paper's dense network, dynamic MNIST, the bound of 50 samples",
                 objective={"name": "IWAE", "num_samples": 50, "gradient": "dreg"},
-                **{**_IWAE_PAPER, **_falling_rate(1e-3, 400), "epochs": 40, "passes": 10},
+                **{**_IWAE_PAPER, **_falling_rate(2e-3, 300), "epochs": 30, "passes": 10},
             ),
             Recipe(
                 name="residual-mnist",
