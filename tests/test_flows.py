@@ -300,7 +300,7 @@ def small_vae(posterior, prior=None, with_regularizer=True):
     prior = PRIORS[prior]() if prior else priors.StandardNormal(2)
     encoder = networks.dense_encoder(
         SHAPE, 2, units=(8,), activation="elu", posterior=POSTERIORS[posterior],
-        prior=prior if with_regularizer else None, use_exact_kl=False,
+        prior=prior if with_regularizer else None, use_exact_kl=not with_regularizer,
     )  # fmt: skip
     decoder = networks.dense_decoder(SHAPE, 2, units=(8,), activation="elu")
     return VAE(encoder, decoder, prior, use_exact_kl=False, seed=7)

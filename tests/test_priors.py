@@ -145,7 +145,7 @@ def vamp_vae(posterior="diagonal", with_regularizer=True, **options):
             keras.layers.Dropout(0.5),
         ],
         prior=prior if with_regularizer else None,
-        use_exact_kl=False,
+        use_exact_kl=not with_regularizer,
         posterior=posterior,
     )
     decoder = networks.dense_decoder(SHAPE, 2, units=(4,))

@@ -199,7 +199,7 @@ def decoder(shape=(28, 28, 1), **arguments):
 
 BAD = [
     pytest.param(lambda: encoder(filters=()), "at least one.*got filters = ()", id="no stage"),
-    pytest.param(lambda: encoder(blocks=(2,)), r"each stage.*blocks = \(2,\)", id="one short"),
+    pytest.param(lambda: encoder(blocks=(2,)), r"each stage.*blocks = \[2\]", id="one short"),
     pytest.param(lambda: encoder(blocks=(2, -1)), "blocks.*got -1", id="blocks below 0"),
     pytest.param(lambda: decoder(blocks=(2, 1.5)), "blocks.*got 1.5", id="half a block"),
     pytest.param(lambda: encoder(filters=(8, 0)), "filters.*got 0", id="no filter"),

@@ -340,7 +340,8 @@ def test_pictures_of_a_learned_prior_are_of_what_it_draws(finished, images, tmp_
     vae.prior.loc.assign([[4.0, -4.0]])
     vae.prior.raw_scale.assign(np.full(vae.prior.raw_scale.shape, -12, "float32"))
     run = training.Run(shutil.copytree(finished.folder, tmp_path / "run"))
-    training.pictures.EpochPictures(run, images).write(vae, 9)
+    drawn = types.SimpleNamespace(folder=run.folder, recipe=settings)
+    training.pictures.EpochPictures(drawn, images).write(vae, 9)
     there = np.asarray(vae.decode(np.array([4.0, -4.0], "float32")).mean())[..., 0]
     with Image.open(run.folder / "pictures" / "epoch-0009.png") as picture:
         shown = np.asarray(picture.convert("L"))[: 8 * 3 : 3, : 8 * 3 : 3] / 255
