@@ -56,7 +56,8 @@ def main() -> None:
             for vae in (*models.values(), in_bfloat16)
         )
         means = [f"{values.mean():.3f}" for values in (exact, rough)]
-        rows.append((seed, *means, mean_of(rough - exact), mean_of(rounded - exact)))
+        rows.append((str(seed), *means, mean_of(rough - exact), mean_of(rounded - exact)))
+        print(" | ".join(rows[-1]), flush=True)  # each takes minutes
         differences.append((rough - exact).mean())
     if len(differences) > 1:
         rows.append(("all", "", "", mean_of(np.array(differences)), ""))
