@@ -12,7 +12,6 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.runs import begun, copied, finished, images, start  # noqa: F401
 
@@ -55,14 +54,6 @@ def _seeded():
     policy = keras.mixed_precision.global_policy()
     yield
     keras.mixed_precision.set_global_policy(policy)
-
-
-@pytest.fixture
-def eager():
-    """Without the compilation of graphs, which takes longer than small computations."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -769,6 +769,14 @@ def model():
     return small_vae(seed=3)
 
 
+@pytest.fixture
+def eager():
+    """Without the compilation of graphs, which takes longer than these small computations."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("name", sorted(set(CALLS) - {"latent_usage"}))
 def test_seeds(name, images, model, eager):
     call = CALLS[name]

@@ -22,8 +22,6 @@ import zlib
 
 import numpy as np
 import pytest
-from bokeh.document import Document
-from bokeh.models import Select
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -31,7 +29,6 @@ from tests.models import SHAPE, FactorAnalysis, conditional, small_vae
 from tests.runs import heeds_interrupts
 from tfp_vae import VAE, cli, networks, priors
 from tfp_vae.explorer import Explored, UploadError, uploads
-from tfp_vae.explorer.page import Page
 
 
 def binary_images(rng, count=12):
@@ -126,6 +123,18 @@ def test_a_conditional_model_is_that_of_the_class(rng):
         explored.decode(explored.means, 3)
 
 
+def filled(explored):
+    """The page in a document of its own, without a browser."""
+    pytest.importorskip("bokeh", reason="the extra explore is not installed")
+    from bokeh.document import Document
+
+    from tfp_vae.explorer.page import Page
+
+    page = Page(explored)
+    page.fill(Document())
+    return page
+
+
 @pytest.mark.parametrize("labels", [None, np.arange(12) % 3], ids=["none", "classes"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_page_of_any_images(labels, channels, rng):
@@ -134,13 +143,12 @@ def test_a_page_of_any_images(labels, channels, rng):
     encoder = networks.dense_encoder(shape, 2, units=(8,), prior=prior)
     vae = VAE(encoder, networks.dense_decoder(shape, 2, units=(8,)), prior)
     images = rng.integers(0, 2, (12, *shape)).astype("float32")
-    page, document = Page(Explored(vae, images, labels)), Document()
-    page.fill(document)
-    assert not list(document.select({"type": Select}))
+    page = filled(Explored(vae, images, labels))
+    assert not [model for model in page.document.models if type(model).__name__ == "Select"]
     page.number.value = 7
     shown = page.seen.data["image"][0].view(np.uint8).reshape(6, 5, 4)[::-1]
     np.testing.assert_array_equal(shown[..., :3], 255 * np.broadcast_to(images[7], (6, 5, 3)))
-    document.validate()
+    page.document.validate()
 
 
 def test_a_test_image_of_another_class_is_looked_at_once(rng, monkeypatch):
@@ -151,8 +159,7 @@ def test_a_test_image_of_another_class_is_looked_at_once(rng, monkeypatch):
     monkeypatch.setattr(
         explored, "look", lambda image, label: looks.append(label) or look(image, label)
     )
-    page = Page(explored)
-    page.fill(Document())
+    page = filled(explored)
     page.number.value = 5
     page.number.value = 8  # of the same class
     assert looks == [0, 2, 2]

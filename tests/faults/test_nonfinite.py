@@ -123,6 +123,9 @@ def test_a_batch_of_validation_and_of_a_long_pass_is_named_as_it_is_counted():
     ("value", "message"),
     [
         pytest.param(np.nan, "NaN or infinity among them in batch 3 of epoch 2", id="NaN"),
+        pytest.param(
+            2.0, r"values from 0 to 2 in batch 3 of epoch 2\. Bring", id="a little above 1"
+        ),
         pytest.param(3.0, r"values from 0 to 3 in batch 3 of epoch 2\. Divide", id="above 1"),
     ],
 )
