@@ -13,6 +13,7 @@ from tfp_vae.objectives import marginals
 from tfp_vae.vae import VAE, chunks
 
 _STARTS = ("prior", "posterior")
+_MOMENT_SAMPLES = 100
 
 
 def check_start(label: str, start: Any) -> None:
@@ -23,9 +24,6 @@ def check_start(label: str, start: Any) -> None:
     """
     if start not in _STARTS:
         raise ValueError(f"{label}: expected one of {', '.join(_STARTS)}, got {start!r}.")
-
-
-_MOMENT_SAMPLES = 100
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,7 +136,7 @@ def chain(
     encode: Callable[[tf.Tensor], tfd.Distribution],
     decode: Callable[[tf.Tensor], tfd.Distribution],
     prior: tfd.Distribution,
-    spread: tf.Tensor,
+    spread: tf.Tensor | None,
     x: tf.Tensor,
     observed: tf.Tensor,
     num_steps: tf.Tensor,
@@ -150,7 +150,7 @@ def chain(
         encode: from images to ``q(z|x)``.
         decode: from latent vectors to ``p(x|z)``.
         prior: ``p(z)``.
-        spread: its standard deviation, shape (d,), about.
+        spread: its standard deviation, shape (d,), about, which "metropolis" alone asks for.
         x: shape (N, *image), finite in all pixels.
         observed: boolean, shape (N, *image).
         num_steps: scalar.

@@ -420,11 +420,11 @@ class VAE(Trainer):
         if method != "pseudo-gibbs":
             z = tf.zeros([1, self.latent_dim], self.variable_dtype)
             hidden.check(self._decode(z, training=False), x[:1])
-        # From draws, since not every prior knows its variance.
-        some = chunks.prior_draws(self, 1000, tf.random.fold_in(seed, -1))
-        piece = functools.partial(
-            self._impute_piece, spread=tf.math.reduce_std(some, 0), method=method
-        )
+        spread = None
+        if method == "metropolis":  # from draws, since not every prior knows its variance
+            some = chunks.prior_draws(self, 1000, tf.random.fold_in(seed, -1))
+            spread = tf.math.reduce_std(some, 0)
+        piece = functools.partial(self._impute_piece, spread=spread, method=method)
         return imputation.over_chains(
             piece, chunks.at_once(self, x),
             x, mask, num_samples, num_steps, burn_in, seed, verbose,
@@ -693,7 +693,7 @@ class VAE(Trainer):
         num_steps: tf.Tensor,
         burn_in: tf.Tensor,
         seed: tf.Tensor,
-        spread: tf.Tensor,
+        spread: tf.Tensor | None,
         method: str,
     ) -> tuple[tf.Tensor, ...]:
         encode = functools.partial(self._encode, training=False)
