@@ -148,6 +148,88 @@ def test_last_layer_is_keras_own_layer(kernel_size, activation, rng):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+BIASED = [
+    pytest.param("Dense", {"units": 3, "activation": "elu"}, (400, 5), id="dense"),
+    pytest.param("Dense", {"units": 3, "use_bias": False}, (6, 7, 5), id="dense, no bias"),
+    pytest.param(
+        "Conv2D",
+        {"filters": 4, "kernel_size": (3, 2), "strides": 2, "groups": 2, "activation": "relu"},
+        (30, 9, 8, 2),
+        id="convolution",
+    ),
+    pytest.param(
+        "Conv2D",
+        {"filters": 3, "kernel_size": 3, "dilation_rate": 2, "padding": "same"},
+        (30, 9, 8, 2),
+        id="dilated convolution",
+    ),
+    pytest.param(
+        "Conv2DTranspose",
+        {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same", "output_padding": 0},
+        (30, 4, 5, 2),
+        id="transposed convolution",
+    ),
+]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(("name", "options", "shape"), BIASED)
+def test_biased_layers_compute_what_keras_own_do(name, options, shape, policy, rng):
+    ours = getattr(networks, name)(dtype=policy, **options)
+    keras_own = getattr(keras.layers, name)(dtype=policy, **options)
+    x = rng.normal(size=shape).astype("float32")
+    ours.build(shape)
+    keras_own.build(shape)
+    values = [rng.normal(size=weight.shape) for weight in ours.weights]
+    ours.set_weights(values)
+    keras_own.set_weights(values)
+    found, expected = ours(x), keras_own(x)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(np.float32(found), np.float32(expected))
+    assert type(ours).from_config(ours.get_config()).get_config() == ours.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("Dense", {"units": 2}, (5000, 3)),
+        ("Conv2D", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
+        ("Conv2DTranspose", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
+    ],
+)
+def test_a_bias_gets_the_whole_sum_in_bfloat16(name, options, shape):
+    """TensorFlow's own kernel gives 256 for the 5,000 ones, 512 for the 67,600 and the 90,000."""
+    layer = getattr(networks, name)(dtype="mixed_bfloat16", **options)
+    with tf.GradientTape() as tape:
+        outputs = layer(np.ones(shape, "float32"))
+        total = tf.reduce_sum(tf.cast(outputs, tf.float32))
+    found = tape.gradient(total, layer.bias.value)
+    np.testing.assert_allclose(found, np.prod(outputs.shape[:-1]), rtol=2**-8)
+
+
+def parts_of_all_networks():
+    shape = (28, 28, 1)
+    for family in ("conv", "dense", "residual"):
+        yield getattr(networks, f"{family}_encoder")(shape, 2, units=(4,))
+        yield getattr(networks, f"{family}_decoder")(shape, 2, units=(4,))
+    yield networks.conditional_encoder(networks.dense_encoder, shape, 2, 10)
+    yield networks.conditional_decoder(networks.dense_decoder, shape, 2, 10)
+    layered = training.build(recipes.get("conv-fashion-2d"), shape)
+    yield from (layered.encoder, layered.decoder)
+
+
+def test_all_networks_have_such_biases():
+    plain = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    ours = (networks.Dense, networks.Conv2D, networks.Conv2DTranspose)
+    seen = set()
+    for part in parts_of_all_networks():
+        for layer in part._flatten_layers():
+            if isinstance(layer, plain) and layer.use_bias:
+                assert isinstance(layer, ours), layer.path
+                seen.add(layer.path)
+    assert len(seen) > 40
+
+
 def test_second_derivatives_of_the_last_layer(rng):
     """TFP's samplers may ask for them: checked against Keras' layer."""
     x = tf.constant(rng.normal(size=(2, 5, 5, 3)).astype("float32"))

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfp_vae import _support
-from tfp_vae.networks import heads
+from tfp_vae.networks import biased, heads
 
 
 def conv_encoder(
@@ -57,7 +57,7 @@ def conv_encoder(
     filters = _support.check_sizes("filters", filters)
     _check_conv("conv_encoder", image_shape, filters, kernel_size, padding)
     body: list[keras.layers.Layer] = [
-        keras.layers.Conv2D(
+        biased.Conv2D(
             width,
             kernel_size,
             strides=2,
@@ -131,7 +131,7 @@ def conv_decoder(
     )
     layer, per_pixel = heads.likelihood_head(likelihood, image_shape)
     upward: list[keras.layers.Layer] = [
-        keras.layers.Conv2DTranspose(
+        biased.Conv2DTranspose(
             count,
             kernel_size,
             strides=2,
@@ -146,7 +146,7 @@ def conv_decoder(
         [
             keras.Input((_support.check_positive_int("latent_dim", latent_dim),)),
             *heads.dense(units, activation),
-            keras.layers.Dense(math.prod(small), activation=activation, name="small_image"),
+            biased.Dense(math.prod(small), activation=activation, name="small_image"),
             keras.layers.Reshape(small),
             *upward,
             _LastConv2DTranspose(
@@ -165,7 +165,7 @@ def conv_decoder(
 
 
 @_support.register
-class _LastConv2DTranspose(keras.layers.Conv2DTranspose):
+class _LastConv2DTranspose(biased.Conv2DTranspose):
     """Keras' layer with a faster forward pass for one filter, odd kernel and stride 1.
 
     With a single output channel TensorFlow's kernel leaves most of the processor idle: as one

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfp_vae import _support
-from tfp_vae.networks import heads
+from tfp_vae.networks import biased, heads
 
 
 def dense_encoder(
@@ -59,7 +59,7 @@ def dense_decoder(
         [
             keras.Input((_support.check_positive_int("latent_dim", latent_dim),)),
             *heads.dense(units, activation),
-            keras.layers.Dense(math.prod(image_shape) * per_pixel, name="parameters"),
+            biased.Dense(math.prod(image_shape) * per_pixel, name="parameters"),
             layer,
         ],
         name=name,

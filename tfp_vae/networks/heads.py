@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import keras
 
 from tfp_vae import _support, layers
+from tfp_vae.networks import biased
 
 #: A posterior or likelihood by its name, or with arguments of its layer as plain data:
 #: ``{"name": "normal_fixed_scale", "scale": 0.1}``, ``{"name": "iaf", "num_flows": 4}``.
@@ -43,7 +44,7 @@ def image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
 
 def dense(units: Sequence[int], activation: str) -> list[keras.layers.Layer]:
     return [
-        keras.layers.Dense(size, activation=activation, name=f"dense_{i}")
+        biased.Dense(size, activation=activation, name=f"dense_{i}")
         for i, size in enumerate(_support.check_sizes("units", units))
     ]
 
@@ -68,7 +69,7 @@ def posterior_head(
     with _naming("posterior", posterior):
         # In their order: Keras hands out seeds to layers as they are made, and a model's first
         # weights shall not depend on which of its last two layers that is.
-        dense = keras.layers.Dense(cls.params_size(latent_dim, **size_arguments), name="parameters")
+        dense = biased.Dense(cls.params_size(latent_dim, **size_arguments), name="parameters")
         layer = cls(latent_dim, name="posterior", activity_regularizer=regularizer, **arguments)
     return [dense, layer]
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import keras
 
 from tfp_vae import _allowed, _support
-from tfp_vae.networks import heads
+from tfp_vae.networks import biased, heads
 
 #: A Keras layer, or its class and its arguments as plain data: ``{"layer": "Dense", "units": 5}``.
 LayerSpec: TypeAlias = "keras.layers.Layer | Mapping[str, Any]"
@@ -94,7 +94,7 @@ def _layer(spec: LayerSpec) -> keras.layers.Layer:
         )
     arguments: dict[str, Any] = dict(spec)
     name = arguments.pop("layer", None)
-    cls = getattr(keras.layers, str(name), None)
+    cls = biased.LAYERS.get(str(name)) or getattr(keras.layers, str(name), None)
     if (
         not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer))
         or name in _allowed.REFUSED

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfp_vae import _support
-from tfp_vae.networks import heads
+from tfp_vae.networks import biased, heads
 
 # Of the convolutions of stride 2: a multiple of the stride, so that each pixel is reached by as
 # many entries of the kernel as its neighbours and no chequered pattern arises.
@@ -52,8 +52,8 @@ class ResidualBlock(keras.layers.Layer):
             "data_format": "channels_last",
             "dtype": self.dtype_policy,
         }
-        self.inner = keras.layers.Conv2D(activation=self.activation, name="inner", **options)
-        self.last = keras.layers.Conv2D(kernel_initializer="zeros", name="last", **options)
+        self.inner = biased.Conv2D(activation=self.activation, name="inner", **options)
+        self.last = biased.Conv2D(kernel_initializer="zeros", name="last", **options)
         self.inner.build(input_shape)
         self.last.build(input_shape)
 
@@ -121,7 +121,7 @@ def residual_encoder(
     body: list[keras.layers.Layer] = []
     for i, (width, count) in enumerate(stages):
         body += [act(activation, name=f"activation_{i}")] if i else []
-        body += [_strided(keras.layers.Conv2D, width, name=f"down_{i}")]
+        body += [_strided(biased.Conv2D, width, name=f"down_{i}")]
         body += _blocks(i, count, activation)
     return keras.Sequential(
         [
@@ -181,7 +181,7 @@ def residual_decoder(
         )
     small = (height // factor, breadth // factor, stages[0][0])
     layer, per_pixel = heads.likelihood_head(likelihood, image_shape)
-    act, up = keras.layers.Activation, keras.layers.Conv2DTranspose
+    act, up = keras.layers.Activation, biased.Conv2DTranspose
     body: list[keras.layers.Layer] = []
     for i, (width, count) in enumerate(stages):
         if i:
@@ -192,7 +192,7 @@ def residual_decoder(
         [
             keras.Input((_support.check_positive_int("latent_dim", latent_dim),)),
             *heads.dense(units, activation),
-            keras.layers.Dense(math.prod(small), name="small_image"),
+            biased.Dense(math.prod(small), name="small_image"),
             keras.layers.Reshape(small),
             *body,
             _strided(up, channels * per_pixel, name="parameters"),
