@@ -493,6 +493,30 @@ def test_the_command_takes_the_model_of_one_class_where_it_must(run, tmp_path, c
         assert "--label: expected one of 10 classes of this model, got none." in said
 
 
+def test_imputed_are_images_of_the_class_that_was_asked_for(run, tmp_path):
+    out = tmp_path / "x.npy"
+    options = ["--label", "3", "--images", "4", "--steps", "2", "--samples", "2", "--out", str(out)]
+    assert cli.main(["impute", str(run.folder), *options]) == 0
+    opened = training.open_model(run.folder)
+    threes = opened.test[opened.data.y_test == 3][:4]
+    np.testing.assert_array_equal(np.load(out)[:, :14], threes[:, :14])  # what was not hidden
+
+
+def test_pairs_may_be_lists(rng):
+    vae = conditional()
+    x, y = rng.integers(0, 2, (4, *SHAPE)).astype("float32"), np.arange(4) % CLASSES
+    pair = [x, y]
+    one, other = (
+        evaluation.anomaly_scores(vae, given, given, num_samples=3, seed=0, verbose=0)
+        for given in (pair, tuple(pair))
+    )
+    np.testing.assert_array_equal(one.log_likelihood, other.log_likelihood)
+    vae.compile("adam")
+    assert np.isfinite(vae.train_on_batch([x, np.eye(CLASSES, dtype="float32")[y]])).all()
+    weights = [1.0, 2.0, 1.0, 1.0]
+    vae.fit(x, y, validation_data=(x, y, weights), verbose=0)
+
+
 def test_the_command_scores_images_given_their_labels(run, tmp_path):
     out = tmp_path / "scores.npz"
     options = ["--images", "5", "--samples", "3", "--seed", "1", "--out", str(out)]

@@ -248,9 +248,13 @@ def test_every_part_that_is_not_there_is_said_so_on_the_page(written, images, tm
 def test_grey_images_under_a_bernoulli_are_remarked_on(images):
     def remarks(x, likelihood="bernoulli"):
         p = small_vae(likelihood=likelihood).decode(np.zeros((1, 2), "float32"))
-        return evaluation.report._remarks(p, x)
+        return evaluation.report._remarks(p, x, conditional=False)
 
     assert remarks(images) == ()
+    (told,) = evaluation.report._remarks(
+        small_vae().decode(np.zeros((1, 2), "float32")), images, conditional=True
+    )
+    assert "p(x|y)" in told
     (grey,) = remarks(0.5 * images)
     assert "no density of grey pixels" in grey
     (density,) = remarks(0.5 * images, "continuous_bernoulli")

@@ -555,3 +555,18 @@ def test_bernoulli_is_that_of_tfp():
         tfd.kl_divergence(tfd.Bernoulli(logits=np.zeros([2, 3], "float32")), other),
     )
     assert tf.function(lambda: pixels.copy(logits=pixels.logits + 1))().logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        layers.IndependentBernoulli,
+        layers.IndependentContinuousBernoulli,
+        layers.IndependentNormal,
+        layers.IndependentNormalFixedScale,
+    ],
+)
+def test_pixels_have_the_type_of_their_parameters(cls):
+    params = tf.zeros([1, cls.params_size((2,))], tf.float64)
+    pixels = cls((2,), dtype="float64")(params)
+    assert pixels.dtype == pixels.sample(seed=0).dtype == tf.float64

@@ -148,6 +148,21 @@ def test_last_layer_is_keras_own_layer(kernel_size, activation, rng):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_parameters_keep_their_places_where_keras_has_channels_first(rng):
+    z = rng.normal(size=(2, 2)).astype("float32")
+    decoders = []
+    for layout in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(layout)
+        try:
+            decoders.append(networks.conv_decoder((28, 20, 1), 2, likelihood="normal"))
+        finally:
+            keras.config.set_image_data_format("channels_last")
+    decoders[1].set_weights(decoders[0].get_weights())
+    for name in ("loc", "scale"):
+        one, other = (getattr(decoder(z).distribution, name) for decoder in decoders)
+        np.testing.assert_array_equal(one, other)
+
+
 BIASED = [
     pytest.param("Dense", {"units": 3, "activation": "elu"}, (400, 5), id="dense"),
     pytest.param("Dense", {"units": 3, "use_bias": False}, (6, 7, 5), id="dense, no bias"),

@@ -312,3 +312,21 @@ BAD = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_fixed_prior_has_the_type_of_its_layer():
+    wide = tfd.MultivariateNormalDiag(np.zeros(2), np.ones(2))
+    prior = priors.FixedPrior(wide, dtype="float64")
+    again = priors.FixedPrior.from_config(prior.get_config())
+    assert again().dtype == tf.float64
+    with pytest.raises(ValueError, match="expected a distribution of float32, got one of float64"):
+        priors.FixedPrior(wide)
+
+
+def test_a_function_that_reads_a_variable_is_no_prior():
+    loc = keras.Variable(np.zeros(2, "float32"), name="centre")
+    with pytest.raises(ValueError, match="expected a function of constants, got one that reads"):
+        priors.get(lambda: tfd.MultivariateNormalDiag(tf.convert_to_tensor(loc), tf.ones(2)))
+    assert priors.get(lambda: tfd.MultivariateNormalDiag(tf.zeros(2), tf.ones(2))).event_shape == (
+        2,
+    )

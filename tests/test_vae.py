@@ -47,6 +47,40 @@ def test_with_the_exact_posterior_every_draw_gives_the_likelihood(rng):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_many_draws_of_an_image_of_thousands_of_nats(monkeypatch):
+    """What each draw adds is less than half a step of float32 there, when added one by one."""
+    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 60)  # as few at once as of very large images
+    vae = small_vae(likelihood={"name": "normal_fixed_scale", "scale": 0.04})
+    vae.set_weights([0 * weight for weight in vae.get_weights()])
+    x = np.ones((1, *SHAPE), "float32")
+    for method in (vae.log_likelihood, vae.elbo):
+        one, many = method(x, 1, seed=0), method(x, 5000, seed=0)
+        assert one < -9000
+        np.testing.assert_allclose(many, one, atol=2e-3)  # all draws weigh the same
+    found = evaluation.importance_sampling(vae, x, 5000, seed=0, verbose=0)
+    np.testing.assert_allclose(found.effective_sample_size, 5000, rtol=1e-4)
+
+
+def test_a_model_compiled_without_an_optimizer_is_evaluated_and_saved(x, tmp_path):
+    vae = small_vae()
+    vae.compile(optimizer=None)
+    vae.evaluate(x, verbose=0)
+    vae.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.elbo(x, seed=0), vae.elbo(x, seed=0))
+
+
+def test_a_data_set_is_no_batch(x):
+    with pytest.raises(ValueError, match=r"images: expected an array or a tensor, got a tf\.data"):
+        small_vae().elbo(tf.data.Dataset.from_tensor_slices(x).batch(2))
+
+
+def test_no_images_in_a_graph(x):
+    graph = tf.function(lambda images: small.log_likelihood(images, 3, seed=0))
+    small = small_vae()
+    assert graph(x[:0]).shape == (0,)
+
+
 def test_log_likelihood_converges_to_the_closed_form(rng):
     """With a posterior that is too wide the bound is loose at 1 sample and tight at 20,000."""
     model = FactorAnalysis(rng)

@@ -170,7 +170,7 @@ def _add_use(group: Any) -> None:
         "--steps", type=_positive, default=10, help="number of images (default: 10)"
     )
     _add_seed(command, "seed of dynamic binarization; a run has its own")
-    _add_label(command)
+    _add_label(command, "class of both images")
     _add_out(command, "interpolation.png")
 
 
@@ -199,7 +199,7 @@ def _add_studies(group: Any) -> None:
         default="metropolis",
         help="see help(tfp_vae.VAE.impute) (default: metropolis)",
     )
-    _add_label(command)
+    _add_label(command, "of the test images, those of this class")
     _add_seed(command)
     _add_out(command, "imputed.png", "a picture, or .npy for one draw of each image as an array")
 
@@ -339,10 +339,8 @@ def _add_images(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument("--images", type=_positive, help=text)
 
 
-def _add_label(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--label", type=_seed, help="class of all these images, for a conditional model"
-    )
+def _add_label(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--label", type=_seed, help=f"for a conditional model: {what}")
 
 
 def _add_samples(command: argparse.ArgumentParser) -> None:

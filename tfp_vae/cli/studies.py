@@ -1,6 +1,7 @@
 """The commands that try what a model is for: hidden pixels, and images of another kind."""
 
 import argparse
+import dataclasses
 from typing import Any
 
 from tfp_vae import _files
@@ -25,8 +26,13 @@ def impute(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise UsageError(f"--mask: {error}") from error
     opened = open_with_images(options)
-    x = opened.test[: at_most(options.images, opened.test) or 50]
     vae = of_label(opened.vae, options.label)
+    test = opened.test
+    if options.label is not None and opened.data.y_test is not None:
+        test = test[opened.data.y_test == options.label]
+        if not len(test):
+            raise ValueError(f"--label: expected a class of the test images, got {options.label}.")
+    x = test[: at_most(options.images, test) or 50]
     mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
     chains = {"num_steps": options.steps, "seed": options.seed}
     with messages():
@@ -87,7 +93,9 @@ def anomaly(options: argparse.Namespace) -> None:
     data, x = opened.data, opened.test
     if other is not None:
         with messages():
-            data = datasets.load(other, options.data_dir)
+            data = datasets.load(other, options.data_dir, test_fraction=0)
+        if not len(data.x_test):  # a file or folder without a test set: all of it, in its order
+            data = dataclasses.replace(data, x_test=data.x_train, y_test=data.y_train)
         x = datasets.binarize(data.x_test, opened.binarization, seed=options.seed)
         say(data)
     x = x[: at_most(options.images, x) or 500]

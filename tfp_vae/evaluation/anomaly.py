@@ -63,6 +63,10 @@ def anomaly_scores(
             or no calibration images.
     """
     common.check_model(vae)
+    if vae.num_classes is not None:  # Keras takes lists of two as well
+        x, calibration_images = (
+            tuple(pair) if isinstance(pair, list) else pair for pair in (x, calibration_images)
+        )
     shapes = [np.shape(_support.split_labels(images)[0]) for images in (x, calibration_images)]
     if shapes[1][:1] == (0,):
         raise ValueError("calibration_images: expected at least one, got none.")

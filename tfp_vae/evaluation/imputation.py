@@ -231,8 +231,8 @@ def _check(x: Any, mask: Any, x_train: Any) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _floating(name: str, images: Any) -> np.ndarray:
-    """Sums and means of 8-bit integers would overflow and be cut off."""
+    """Sums and means of 8-bit integers would overflow and be cut off, of 16-bit floats rounded."""
     images = np.asarray(images)
     if images.dtype.kind != "f":
         raise ValueError(f"{name}: expected floating-point pixels, got {images.dtype}.")
-    return images
+    return images.astype(np.promote_types(images.dtype, np.float32), copy=False)

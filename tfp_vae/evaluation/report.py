@@ -170,7 +170,7 @@ def full_report(
         likelihood=_class(likelihood),
         prior=_class(prior),
         seed=number,
-        remarks=_remarks(likelihood, np.asarray(pixels)),
+        remarks=_remarks(likelihood, np.asarray(pixels), vae.num_classes is not None),
         parts=parts,
     )
 
@@ -215,7 +215,18 @@ def _class(distribution: tfd.Distribution) -> str:
     return name
 
 
-def _remarks(likelihood: tfd.Distribution, x: np.ndarray) -> tuple[str, ...]:
+def _remarks(likelihood: tfd.Distribution, x: np.ndarray, conditional: bool) -> tuple[str, ...]:
+    said = _of_likelihood(likelihood, x)
+    if not conditional:
+        return said
+    return (
+        "The model was told the class y of each image: what is called p(x), q(z|x) and p(x|z) here "
+        "is p(x|y), q(z|x, y) and p(x|z, y), not to be compared with models without labels.",
+        *said,
+    )
+
+
+def _of_likelihood(likelihood: tfd.Distribution, x: np.ndarray) -> tuple[str, ...]:
     base = getattr(likelihood, "distribution", likelihood)
     binary = isinstance(base, (tfd.Bernoulli, AutoregressivePixels))
     if binary and not np.isin(x, (0, 1)).all():

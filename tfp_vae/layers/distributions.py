@@ -309,7 +309,9 @@ class IndependentContinuousBernoulli(_ImageDistribution):
     ) -> tfd.Independent:
         """The distribution of `params`, shape ``(..., prod(event_shape))``."""
         pixels = tfd.ContinuousBernoulli(
-            logits=_reshape_event(params, event_shape), validate_args=validate_args
+            logits=_reshape_event(params, event_shape),
+            dtype=params.dtype,
+            validate_args=validate_args,
         )
         return _independent(pixels, event_shape, name=name or "IndependentContinuousBernoulli")
 

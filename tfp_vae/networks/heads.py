@@ -125,9 +125,9 @@ def flat_parameters(
     height, width, channels = image_shape
     per_pixel = _per_pixel(layer, image_shape)
     if per_pixel == 1 or layer.parameters_by_pixel:
-        return [keras.layers.Flatten()]
+        return [keras.layers.Flatten(data_format="channels_last")]
     return [
         keras.layers.Reshape((height, width, per_pixel, channels)),
         keras.layers.Permute((3, 1, 2, 4)),
-        keras.layers.Flatten(),
+        keras.layers.Flatten(data_format="channels_last"),
     ]

@@ -106,13 +106,13 @@ class FixedPrior(Prior):
                 f"(d,), got batch shape {tuple(fixed.batch_shape)} and event shape "
                 f"{tuple(fixed.event_shape)}. tfd.Independent turns batch into event dimensions."
             )
-        if fixed.dtype != keras.config.floatx():
+        super().__init__(**kwargs)
+        if fixed.dtype != self.variable_dtype:
             raise ValueError(
-                f"prior: expected a distribution of {keras.config.floatx()}, got one of "
+                f"prior: expected a distribution of {self.variable_dtype}, got one of "
                 f"{tf.as_dtype(fixed.dtype).name}, which NumPy's numbers are by default."
             )
         _support.check_constant(fixed)
-        super().__init__(**kwargs)
         self.fixed = fixed
         self.build()
 
@@ -136,11 +136,19 @@ def get(prior: "Prior | tfd.Distribution") -> Prior:
 
     Raises:
         TypeError: neither.
+        ValueError: a function that reads variables, and as `FixedPrior`.
     """
     if isinstance(prior, Prior):
         return prior
     if callable(prior):
-        prior = prior()
+        with tf.GradientTape() as tape:
+            prior = prior()
+        if tape.watched_variables():
+            raise ValueError(
+                "prior: expected a function of constants, got one that reads the variable "
+                f"{tape.watched_variables()[0].name!r}, of which only the present value would be "
+                "kept. Make it a layer that derives from tfp_vae.priors.Prior."
+            )
     if isinstance(prior, tfd.Distribution):
         return FixedPrior(prior)
     raise TypeError(

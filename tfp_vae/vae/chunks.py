@@ -134,7 +134,8 @@ def over_images(
     decoded = decoded_in_a_step(vae, x)
     if not tf.executing_eagerly():
         # How many images there are is not known while a graph is traced: all in one piece.
-        chunk = tf.maximum(1, decoded // tf.shape(_support.split_labels(x)[0])[0])
+        images = tf.maximum(1, tf.shape(_support.split_labels(x)[0])[0])
+        chunk = tf.maximum(1, decoded // images)
         return reduce(x, tf.constant(num_samples), chunk, tf.random.fold_in(seed, 0))
     few = decoded // max(1, _support.count(x))  # draws in a step that takes all images
     chunk = min(num_samples, decoded, max(few, -(-num_samples // _STEPS_OF_A_PIECE)))

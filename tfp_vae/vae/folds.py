@@ -8,6 +8,10 @@ import tensorflow as tf
 from tfp_vae import objectives
 from tfp_vae.vae import chunks
 
+# Of what is added up over all steps. Of 64×64 colour images log p(x) is some thousands of nats,
+# where float32 has steps of 0.001: what one draw of 10,000 adds would be lost.
+_WIDE = tf.float64
+
 if TYPE_CHECKING:
     from tfp_vae.vae.model import VAE
 
@@ -25,19 +29,20 @@ def elbo_terms(
         log_p = decode(z).log_prob(x)
         kl = objectives.kl_divergence(posterior, prior, None if exact else z)
         kl = tf.broadcast_to(kl, tf.shape(log_p))  # the closed form is the same at all draws
-        return state[0] + tf.reduce_sum(log_p, 0), state[1] + tf.reduce_sum(kl, 0)
+        sums = (tf.reduce_sum(tf.cast(terms, _WIDE), 0) for terms in (log_p, kl))
+        return tuple(total + more for total, more in zip(state, sums, strict=True))
 
-    zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
-    log_p, kl = chunks.over_samples(posterior, num_samples, chunk, seed, (zeros, zeros), add)
-    count = tf.cast(num_samples, x.dtype)
-    return log_p / count, kl / count
+    zeros = tf.zeros(tf.shape(x)[:1], _WIDE)
+    sums = chunks.over_samples(posterior, num_samples, chunk, seed, (zeros, zeros), add)
+    log_p, kl = (tf.cast(total / tf.cast(num_samples, _WIDE), x.dtype) for total in sums)
+    return log_p, kl
 
 
 class Weights(NamedTuple):
     """What is kept of the importance weights of ``B`` images while their samples stream by."""
 
-    log_sum: tf.Tensor  # (B,), log sum w
-    log_squares: tf.Tensor  # (B,), log sum w^2
+    log_sum: tf.Tensor  # (B,), log sum w, in float64
+    log_squares: tf.Tensor  # (B,), log sum w^2, in float64
     largest: tf.Tensor  # (B, M), log w in falling order
     finite: tf.Tensor  # (B, 3), of log p(x|z), log p(z), log q(z|x)
 
@@ -81,8 +86,8 @@ def importance_weights(
     images = tf.shape(x)[0]
     nothing = tf.constant(-np.inf, x.dtype)
     initial = Weights(
-        tf.fill([images], nothing),
-        tf.fill([images], nothing),
+        tf.fill([images], tf.cast(nothing, _WIDE)),
+        tf.fill([images], tf.cast(nothing, _WIDE)),
         tf.fill([images, num_largest], nothing),
         tf.fill([images, 3], True),
     )
@@ -91,4 +96,5 @@ def importance_weights(
 
 def _log_add(total: tf.Tensor, terms: tf.Tensor) -> tf.Tensor:
     """``log(exp(total) + sum_s exp(terms_s))``, shapes (B,) and (S, B)."""
+    terms = tf.cast(terms, total.dtype)
     return tf.reduce_logsumexp(tf.concat([total[tf.newaxis], terms], 0), 0)

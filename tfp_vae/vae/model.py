@@ -88,7 +88,8 @@ class VAE(Trainer):
         self.prior = parts.one_prior(prior, encoder)
         self.prior.bind(encoder)
         self._use_exact_kl = use_exact_kl
-        self.seed = seed
+        # Keras' generator refuses NumPy's integers.
+        self.seed = seed = int(seed) if isinstance(seed, np.integer) else seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.elbo_tracker = keras.metrics.Mean(name="elbo")
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction")
@@ -563,6 +564,11 @@ class VAE(Trainer):
     def _images(self, x: Any) -> Any:
         """`x` as a tensor, or a pair of them, looked through where its values are at hand."""
         x, y = labels.pair("images", x, self.num_classes)
+        if isinstance(x, tf.data.Dataset):
+            raise ValueError(
+                "images: expected an array or a tensor, got a tf.data.Dataset. Give its batches "
+                "one by one."
+            )
         x = x if tf.is_tensor(x) else np.asarray(x)
         images.check_specification(x, self.image_shape)
         if tf.executing_eagerly():
@@ -683,7 +689,8 @@ class VAE(Trainer):
         self, x: Any, num_samples: tf.Tensor, chunk: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         weights = folds.importance_weights(self, x, num_samples, chunk, seed)
-        return weights.log_sum - tf.math.log(tf.cast(num_samples, weights.log_sum.dtype))
+        count = tf.cast(num_samples, weights.log_sum.dtype)
+        return tf.cast(weights.log_sum - tf.math.log(count), self.variable_dtype)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def _impute_piece(

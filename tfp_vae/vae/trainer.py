@@ -174,7 +174,7 @@ class Trainer(keras.Model, abc.ABC):
             return {}
         config = {
             "optimizer": self.optimizer,
-            "optimizer_built": bool(self.optimizer.built),
+            "optimizer_built": bool(self.optimizer and self.optimizer.built),
             **self._compile_options,
         }
         return keras.saving.serialize_keras_object(config)
@@ -183,7 +183,7 @@ class Trainer(keras.Model, abc.ABC):
         config = keras.saving.deserialize_keras_object(config)
         built = config.pop("optimizer_built", True)
         self.compile(**config)
-        if built:  # the file holds its slots only if there was a step
+        if built and self.optimizer:  # the file holds its slots only if there was a step
             self.optimizer.build(self.trainable_variables)
 
     def compute_loss(
@@ -199,7 +199,7 @@ class Trainer(keras.Model, abc.ABC):
         Keras calls it with ``y_pred = self(x)``; `y` is not used. The logs are those of the true
         ELBO, at the same draws.
         """
-        x, _ = _support.split_labels(x)
+        x, _ = labels.pair("x", x, self.num_classes)
         x = tf.cast(x, self.variable_dtype)  # as `call` is given it by Keras
         if sample_weight is not None:
             sample_weight = images.one_weight_each(sample_weight)
@@ -278,7 +278,7 @@ class Trainer(keras.Model, abc.ABC):
         """
         if self._distribute_strategy is None or not all(e.built for e in self._flatten_layers()):
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
-        elif self.compiled and not self.optimizer.built:
+        elif self.compiled and self.optimizer and not self.optimizer.built:
             with self._distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
@@ -391,7 +391,7 @@ class Trainer(keras.Model, abc.ABC):
             return self._checked("validation_data", data)  # which says that labels are missing
         *inputs, weights = data if len(data) == 3 else (*data, None)
         x = self._checked("validation_data", tuple(inputs))
-        return x, x[0], weights
+        return x, x[0], None if weights is None else images.one_weight_each(weights)
 
     def _images_and_targets(self, x: Any, y: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         """What `fit`, `evaluate` and `predict` hand to Keras of their `x` and `y`."""
@@ -412,7 +412,7 @@ class Trainer(keras.Model, abc.ABC):
             x, y = x[0], None
         if options.get("sample_weight") is not None:
             options["sample_weight"] = images.one_weight_each(options["sample_weight"])
-            if y is None:
+            if y is None and not isinstance(x, tf.data.Dataset):  # whose batches hold them
                 y = _support.split_labels(x)[0]  # without targets Keras drops the weights
         return x, y
 
