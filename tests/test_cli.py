@@ -293,6 +293,17 @@ def test_anomaly_of_other_images(trained, tmp_path, capsys):
         assert scores["log_likelihood"][:15].mean() > scores["log_likelihood"][15:].mean() + 100
 
 
+def test_anomaly_of_a_file_of_images_scores_all_in_their_order(trained, tmp_path, capsys):
+    x = datasets.load("digits").x_test[:12]
+    x[7] = 1 - x[7]
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "scores.npz"
+    options = ["--dataset", tmp_path / "x.npy", "--samples", 3, "--out", out]
+    assert result_of(capsys, "anomaly", trained[0], *options)["images"] == 12
+    with np.load(out) as scores:
+        assert np.argmin(scores["log_likelihood"]) == scores["image"][7] == 7
+
+
 def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):
     result = result_of(capsys, "evaluate", trained[0], "--images", 20, "--samples", 5)
     assert (result["dataset"], result["binarization"]) == ("digits", "none")
@@ -319,6 +330,9 @@ def test_images_that_moved_are_taken_if_they_are_the_same(tmp_path, capsys):
     (tmp_path / "a.npy").rename(tmp_path / "b.npy")
     again = ["train", "--resume", str(out), "--epochs", "2", "--quiet", "--dataset"]
     assert result_of(capsys, *again, tmp_path / "b.npy")["epochs"] == 2
+    # From here on it knows.
+    assert result_of(capsys, "evaluate", out, "--images", 4, "--samples", 2)["images"] == 4
+    assert result_of(capsys, "train", "--resume", out, "--quiet")["epochs"] == 2
     np.save(tmp_path / "c.npy", rng.random((40, 6, 5), np.float32))
     assert cli.main([*again, str(tmp_path / "c.npy")]) == 1
     assert "got others" in capsys.readouterr().err

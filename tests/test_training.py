@@ -40,6 +40,20 @@ def test_folder_holds_what_it_promises(images, tmp_path):
         np.testing.assert_allclose(history[f"{part}elbo"], elbo, rtol=1e-4)
 
 
+def test_more_epochs_leave_the_run_what_it_was(begun, tmp_path):
+    """Its files know it by its settings as they were written, in whatever spelling."""
+    run = training.Run(shutil.copytree(begun.folder, tmp_path / "run"))
+    before = run.identity
+    run.about["recipe"].pop("dtype_policy")  # as if written before there was such a setting
+    without = run.identity
+    run.change_epochs(9)
+    run.change_dataset("elsewhere.npz")
+    again = training.Run(run.folder)
+    assert (again.identity, again.recipe.epochs) == (without, 9)
+    assert before != without
+    assert again.about["data"]["dataset"] == "elsewhere.npz"
+
+
 def test_best_model_is_that_of_the_best_validation_epoch(images, tmp_path):
     """With a learning rate that spoils the last epoch, best and last are different models."""
     spoiled = {"schedule": "PiecewiseConstantDecay", "boundaries": [14], "values": [1e-2, 0.3]}

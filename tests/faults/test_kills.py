@@ -1,5 +1,6 @@
 """Processes that end at any moment, two at once, clocks that go back: nothing is lost."""
 
+import errno
 import os
 import random
 import shutil
@@ -203,6 +204,18 @@ def test_the_lock_ends_with_a_process_that_is_killed(tmp_path):
     with training.locks.locked(tmp_path):
         pass
     assert not (tmp_path / ".lock").read_text()
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch):
+    def none(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(training.locks, "_lock", none)
+    with (
+        pytest.raises(OSError, match=r"a file system that knows locks.*No locks available"),
+        training.locks.locked(tmp_path),
+    ):
+        pass
 
 
 def test_a_clock_that_goes_back_changes_nothing(finished, begun, tmp_path, monkeypatch):

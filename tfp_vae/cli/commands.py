@@ -69,9 +69,9 @@ def train(options: argparse.Namespace) -> None:
         changes = _changes(options)
         with messages(), _kept(options):
             if options.resume is not None:
-                data = _check_agrees(training.Run(options.resume), changes, options)
+                moved = _check_agrees(training.Run(options.resume), changes, options)
                 epochs = changes.get("epochs")
-                run = training.resume(options.resume, epochs=epochs, data=data, **shared)
+                run = training.resume(options.resume, epochs=epochs, dataset=moved, **shared)
             else:
                 recipe = get(options.recipe).replace(**changes)
                 options.out = options.out or pathlib.Path("runs") / recipe.name
@@ -128,7 +128,7 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace) -> Any:
     """Refuse settings that contradict a run; more epochs are no contradiction.
 
-    Gives the images, if they are said to lie in another file now; else `None`.
+    Gives the file of the images, if they are said to lie in another one now; else `None`.
     """
     from tfp_vae import datasets
 
@@ -148,7 +148,7 @@ def _check_agrees(run: Any, changes: dict[str, Any], options: argparse.Namespace
                 f"--resume: {run.folder} was trained with {name} = {has[name]}, got "
                 f"{wanted[name]}. Leave it out, or train into a new folder."
             )
-    return datasets.load(now, options.data_dir) if moved else None
+    return now if moved else None
 
 
 @contextlib.contextmanager

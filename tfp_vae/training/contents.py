@@ -27,7 +27,9 @@ def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[st
         "recipe": recipe.to_dict(),
         "data": {
             "dataset": data.name if dataset == "auto" else dataset,
-            "data_dir": None if data_dir is None else str(pathlib.Path(data_dir).resolve()),
+            "data_dir": None
+            if data_dir is None
+            else str(pathlib.Path(data_dir).expanduser().resolve()),
             "name": data.name,
             "source": data.source,
             "image_shape": list(data.image_shape),

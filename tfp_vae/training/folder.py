@@ -245,8 +245,12 @@ class Run:
     def _note(self, name: str, epoch: int) -> dict[str, Any]:
         return {"run": self.identity, "file": name, "epoch": epoch}
 
-    def load_data(self, data_dir: Any = None) -> datasets.ImageData:
+    def load_data(self, data_dir: Any = None, dataset: Any = None) -> datasets.ImageData:
         """The images that the run was trained on and tested with.
+
+        Args:
+            data_dir: as for `datasets.load`; by default as at the training.
+            dataset: where they lie now, as for `datasets.load`, if they were moved.
 
         Raises:
             DatasetError: they cannot be had.
@@ -257,8 +261,9 @@ class Run:
         if data_dir is None and before and pathlib.Path(before).is_dir():
             data_dir = before
         # Who opens a stranger's run asks for no set of TensorFlow Datasets, whichever it names.
-        download = not about["dataset"].startswith("tfds:")
-        return self.checked(datasets.load(about["dataset"], data_dir, download=download))
+        download = dataset is not None or not about["dataset"].startswith("tfds:")
+        source = about["dataset"] if dataset is None else dataset
+        return self.checked(datasets.load(source, data_dir, download=download))
 
     def checked(self, data: datasets.ImageData) -> datasets.ImageData:
         """`data`, if it is what the run was trained on.
@@ -285,7 +290,15 @@ class Run:
     def change_epochs(self, epochs: int) -> None:
         """Ask for another number of epochs in all."""
         self.recipe = self.recipe.replace(epochs=epochs)
-        self.about["recipe"] = self.recipe.to_dict()
+        # Of the rest not a word: by what is written there the run's files know it.
+        self._change("recipe", epochs=epochs)
+
+    def change_dataset(self, dataset: str) -> None:
+        """Keep where the images lie now."""
+        self._change("data", dataset=dataset)
+
+    def _change(self, entry: str, **settings: Any) -> None:
+        self.about[entry] = {**self.about[entry], **settings}
         with _files.whole_file(self.folder / "run.json") as path:
             text = _files.json_text(self.about, 2) + "\n"
             path.write_text(summed(self.about) if self._sum else text)

@@ -1,6 +1,7 @@
 """One process for a run folder at a time."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -10,6 +11,9 @@ from typing import Any
 
 from tfp_vae.training.models import RunError
 
+# What the system answers where another process holds the lock.
+_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
+
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
@@ -17,7 +21,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
     Raises:
         RunError: another process holds it, which is named.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or its file system has no locks.
     """
     path = folder / ".lock"
     try:
@@ -29,6 +33,11 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             _lock(file)
         except OSError as error:
+            if error.errno not in _HELD:
+                raise OSError(
+                    f"{folder}: expected a file system that knows locks, without which two "
+                    f"processes could train into one folder, got {error}"
+                ) from error
             raise RunError(
                 f"{folder}: another process is training into this folder{_holder(path)}. Wait for "
                 "it, or give another folder."
@@ -59,6 +68,8 @@ def _lock(file: Any) -> None:
     except ImportError:  # Windows
         import msvcrt
 
+        # From the file's position on: a byte far behind what is written, the same for all.
+        file.seek(1 << 30)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
     else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -134,6 +134,7 @@ def resume(
     *,
     epochs: int | None = None,
     data: datasets.ImageData | None = None,
+    dataset: Any = None,
     data_dir: Any = None,
     verbose: int = 1,
     tensorboard: bool = False,
@@ -146,6 +147,8 @@ def resume(
         epochs: how many there shall be in all; by default those of the recipe. More may be asked
             of a finished run.
         data: the images, if they were given to `train`.
+        dataset: where the images lie now, as for `datasets.load`, if they were moved; the run keeps
+            that.
         data_dir: as for `datasets.load`.
         verbose: as in `train`.
         tensorboard: as in `train`; a run that has ``logs`` goes on with them in any case.
@@ -164,10 +167,12 @@ def resume(
     lock = locked(pathlib.Path(folder)) if team.chief else contextlib.nullcontext()
     with team.watched(folder, _remedy(folder)), lock:
         run = Run(folder)
-        data = run.checked(data) if data is not None else run.load_data(data_dir)
+        data = run.checked(data) if data is not None else run.load_data(data_dir, dataset)
         vae, parts = _build(run.recipe, data, team), split(data, run.recipe)
         wanted = run.recipe.epochs if epochs is None else epochs
         team.wait()  # where `train` does: after a restart some may find a run and some none yet
+        if dataset is not None and team.chief:
+            run.change_dataset(datasets.locate(dataset))
         return _continue(run, wanted, vae, data, parts, verbose, tensorboard, team)
 
 
