@@ -377,9 +377,6 @@ class Stub:
     def download_and_prepare(self):
         self.prepared = True
 
-    def is_prepared(self):
-        return self.prepared
-
     def as_dataset(self, split, shuffle_files):
         data = tf.data.Dataset.from_tensor_slices(self.arrays)
         return data.map(lambda example: {**example, "id": tf.constant("an unused feature")})
@@ -391,14 +388,21 @@ def with_stub(monkeypatch, builder):
             raise ValueError(f"Dataset {name} not found.")
         return builder
 
-    module = types.SimpleNamespace(builder=make)
+    def prepared(name, data_dir):  # without asking the network
+        if not make(name, data_dir).prepared:
+            raise FileNotFoundError("no files of it")
+        return builder
+
+    reader = types.SimpleNamespace(builder_from_files=prepared)
+    core = types.SimpleNamespace(read_only_builder=reader)
+    module = types.SimpleNamespace(builder=make, core=core)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
 
 
 def test_a_set_that_is_not_to_be_downloaded_is_not(arrays, monkeypatch):
     stub = Stub(arrays)
     with_stub(monkeypatch, stub)
-    with pytest.raises(DatasetError, match="expected it in /prepared, got none"):
+    with pytest.raises(DatasetError, match="could not give it without a download: no files"):
         datasets.load("tfds:blobs", download=False)
     datasets.load("tfds:blobs")
     assert datasets.load("tfds:blobs", download=False).num_classes == 103
@@ -415,6 +419,17 @@ def test_its_sets_are_loaded_and_streamed(arrays, monkeypatch):
     assert not np.array_equal(y, arrays[1])
     np.testing.assert_array_equal(x, expected[y])
     assert datasets.locate("tfds:blobs") == "tfds:blobs"
+
+
+def test_zeros_and_ones_in_eight_bits_are_refused(arrays, monkeypatch, tmp_path):
+    """Divided by 255 they would be all but black, in silence."""
+    with_stub(monkeypatch, Stub((arrays[0] // 128, arrays[1])))
+    Image.fromarray(arrays[0][0, ..., 0] // 128).save(tmp_path / "mask.png")
+    Image.fromarray(arrays[0][1, ..., 0] // 128).save(tmp_path / "other.png")
+    for source in ("tfds:blobs", tmp_path):
+        for call in (datasets.load, datasets.stream):
+            with pytest.raises(DatasetError, match=r"expected uint8 pixels in 0..255"):
+                call(source)
 
 
 @pytest.mark.parametrize(("shape", "name", "message"), [

@@ -96,6 +96,9 @@ def _split(
     """Hold out a random part for the test set, the same one for the same seed."""
     train, test = split_indices(where, len(images), test_fraction, seed)
     x_train, x_test = images[train], images[test]
+    source = f"{where}: {counts(x_train, x_test)}"
+    if test_fraction:
+        source += f", split at random here (test_fraction={test_fraction:g}, seed={seed})"
     return ImageData(
         name=name,
         x_train=x_train,
@@ -103,10 +106,7 @@ def _split(
         x_test=x_test,
         y_test=None if labels is None else labels[test],
         class_names=class_names,
-        source=(
-            f"{where}: {counts(x_train, x_test)}, split at random here "
-            f"(test_fraction={test_fraction:g}, seed={seed})"
-        ),
+        source=source,
     )
 
 
@@ -169,7 +169,7 @@ def load_folder(
     if grayscale is None:
         grayscale = all(is_grey(path) for path in paths)
     where = str(folder)
-    pixels = to_unit_images(where, _read_images(paths, image_size, grayscale))
+    pixels = to_unit_images(where, _not_binary(where, _read_images(paths, image_size, grayscale)))
     transparent = sum(_mode(path) in _ALPHA for path in paths)
     if transparent:
         where += f" (alpha channel left out of {transparent:,})"

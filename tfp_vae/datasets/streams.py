@@ -19,11 +19,13 @@ from tfp_vae.datasets.common import (
     check_seed,
     check_test_fraction,
     expanded,
+    refuse_binary_bytes,
     refuse_image_options,
 )
 from tfp_vae.datasets.pipelines import binary_batch, check_method
 
 _DAMAGED = "!"  # before the name of a file; no record begins with it
+_LOOKED_AT = 20  # images, before those of 0 and 1 would be taken for all but black ones
 _READ_AT_ONCE = 8  # files whose records are mixed before the shuffle buffer mixes them further
 
 
@@ -135,6 +137,9 @@ class _Tfds(_Source):
         self.count, self.labelled = info.num_examples, "label" in builder.info.features
         # In one order: images are shuffled buffer by buffer, by seeds of our own.
         self.examples = tfds.examples(builder, split)
+        for first in self.examples.batch(_LOOKED_AT).take(1):
+            where = f"{name} [{split}], its first {len(first['image']):,}"
+            refuse_binary_bytes(where, first["image"].numpy().max(initial=0))
 
     def read(
         self, order: tf.Tensor, first: tf.Tensor, count: int, training: bool
@@ -170,7 +175,9 @@ class _ImageFiles(_Source):
         grey = [own.is_grey(path) for path in paths]  # also refuses what is no image, or too large
         grayscale = all(grey) if grayscale is None else grayscale
         self.channels = 1 if grayscale else 3
-        own.read_image(paths[0], None, grayscale)  # also refuses what is no 8-bit image
+        looked_at = [own.read_image(path, None, grayscale) for path in paths[:_LOOKED_AT]]
+        where = f"{folder}, its first {len(looked_at):,}"
+        refuse_binary_bytes(where, max(image.max() for image in looked_at))
         self.size = tuple(image_size or own.stored_size(paths[0]))
         self.resize = image_size is not None
 

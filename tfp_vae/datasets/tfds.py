@@ -4,7 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from tfp_vae.datasets.common import DatasetError, ImageData, counts, to_labels, to_unit_images
+from tfp_vae.datasets.common import (
+    DatasetError,
+    ImageData,
+    counts,
+    refuse_binary_bytes,
+    to_labels,
+    to_unit_images,
+)
 
 PREFIX = "tfds:"
 
@@ -23,16 +30,16 @@ def prepared(name: str, data_dir: Any, download: bool = True) -> Any:
             f"{name}: needs TensorFlow Datasets: pip install tensorflow-datasets ({error})."
         ) from error
     try:
-        builder = tfds.builder(name.removeprefix(PREFIX), data_dir=data_dir)
+        plain = name.removeprefix(PREFIX)
         if download:
+            builder = tfds.builder(plain, data_dir=data_dir)
             builder.download_and_prepare()
+        else:  # from files alone: `builder` asks the network, even where it downloads no images
+            builder = tfds.core.read_only_builder.builder_from_files(plain, data_dir=data_dir)
     except Exception as error:  # the package raises its own and those of whatever it calls
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DatasetError(f"{name}: TensorFlow Datasets could not give it: {said}") from error
-    if not download and not builder.is_prepared():
-        raise DatasetError(
-            f"{name}: expected it in {builder.data_dir}, got none. It was not to be downloaded."
-        )
+        how = "" if download else " without a download"
+        raise DatasetError(f"{name}: TensorFlow Datasets could not give it{how}: {said}") from error
     features = _features(builder)
     image = features.get("image")
     shape = getattr(image, "shape", None)
@@ -77,10 +84,12 @@ def load(name: str, data_dir: Any, download: bool) -> ImageData:
     for split in ("train", "test"):
         count = split_info(builder, split).num_examples
         (batch,) = examples(builder, split).batch(count).as_numpy_iterator()
-        parts[f"x_{split}"] = to_unit_images(f"{name} [{split}]", batch["image"])
+        where = f"{name} [{split}]"
+        refuse_binary_bytes(where, batch["image"].max(initial=0))
+        parts[f"x_{split}"] = to_unit_images(where, batch["image"])
         labels = batch.get("label")
         if labels is not None:
-            labels = to_labels(f"{name} [{split}]", np.asarray(labels), count)
+            labels = to_labels(where, np.asarray(labels), count)
         parts[f"y_{split}"] = labels
     names = getattr(_features(builder).get("label"), "names", None)
     return ImageData(
