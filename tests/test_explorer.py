@@ -411,6 +411,7 @@ FOREIGN = [
     pytest.param({"Origin": "null"}, id="origin of a file"),
     pytest.param({"Origin": "https://{host}"}, id="origin of another scheme"),
     pytest.param({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, id="an image tag"),
+    pytest.param({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, id="another port"),
     pytest.param(
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
         id="a frame",

@@ -148,7 +148,8 @@ class _Guarded(BokehTornado):
             return 403, "Origin: expected this page."
         headers = request.headers
         if (
-            headers.get("Sec-Fetch-Site") == "cross-site"
+            # "same-site" is another port of this machine.
+            headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
             # A link to this page may be followed; no foreign page may show it in a frame.
             and headers.get("Sec-Fetch-Dest") != "document"
         ):
