@@ -285,6 +285,47 @@ def image_by_image(encoder: Any, decoder: Any, x: np.ndarray, num_samples: int) 
 # ---------------------------------------------------------------------- work
 
 
+def kernels_alone(x: np.ndarray, batch_size: int, network: str = "CVAE") -> Callable[[], None]:
+    """The matrix products and convolutions of an epoch, forward and backward, and nothing else.
+
+    No biases, activations, draws, losses or updates, and always the same batch: what a step on
+    TensorFlow's kernels cannot do without.
+    """
+    vae = ours(network)
+    chains = [
+        keras.Sequential([keras.Input(part.input_shape[1:]), *map(_bare, part.layers[:-1])])
+        for part in (vae.encoder, vae.decoder)
+    ]
+    latents = tf.random.normal([batch_size, NETWORKS[network]])
+    inputs = [tf.constant(x[:batch_size]), latents]
+    slopes = [tf.random.normal(chain(y).shape) for chain, y in zip(chains, inputs, strict=True)]
+
+    @tf.function
+    def step() -> list[Any]:
+        found = []
+        for chain, y, slope in zip(chains, inputs, slopes, strict=True):
+            with tf.GradientTape() as tape:
+                tape.watch(latents)
+                outputs = chain(y)
+            weights = [weight.value for weight in chain.trainable_weights]
+            sources = [latents, *weights] if y is latents else weights
+            found.append(tape.gradient(outputs, sources, slope))
+        return found
+
+    def epoch() -> None:
+        for _ in range(-(-len(x) // batch_size)):
+            step()
+
+    return epoch
+
+
+def _bare(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config()
+    if "use_bias" in config:
+        config |= {"use_bias": False, "activation": None}
+    return type(layer).from_config(config)
+
+
 def multiply_adds(network: str) -> int:
     """Of a training step of one image: those of matrix products and convolutions.
 

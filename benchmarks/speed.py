@@ -1,8 +1,8 @@
 """Speed as ratios, side by side in one run.
 
 python benchmarks/speed.py                     # all, about half an hour on two cores
-python benchmarks/speed.py epoch manifold      # a choice of: epoch, likelihood, manifold, sampling,
-                                               # scaling, diagnostics, start, recipe
+python benchmarks/speed.py epoch manifold      # a choice of: epoch, kernels, likelihood, manifold,
+                                               # sampling, scaling, diagnostics, start, recipe
 
 On a shared machine a second is no unit: the contestants take turns, and the best of several
 repetitions of each are compared. MNIST is taken from TFP_VAE_DATA_DIR; without it, random pixels
@@ -93,10 +93,14 @@ def peak() -> float:
     return 2048**3 / min(contestants.seconds(lambda: product().numpy()) for _ in range(10))
 
 
+def others() -> dict[str, Callable[..., Callable[[], None]]]:
+    return {name: make for name, make in TRAINING.items() if TORCH or "PyTorch" not in name}
+
+
 def epoch(repetitions: int) -> None:
     """Training, against what people use instead, at three batch sizes and on two networks."""
     whole, _, what = images()
-    known = {k: v for k, v in TRAINING.items() if TORCH or "PyTorch" not in k}
+    known = others()
     rows: list[tuple[Any, ...]] = [
         ("network", "batch", "images/s of tfp_vae", "share of the peak",
          *(f"faster than {name}" for name in known))
@@ -122,6 +126,32 @@ def epoch(repetitions: int) -> None:
     title = f"Training, rounds of {sizes} images of {what}, best of {repetitions}; "
     table(title + f"peak of matrix products: {2 * highest / 1e9:.0f} GFLOPS", rows)
     say_losses(ratios_of)
+
+
+def kernels(repetitions: int) -> None:
+    """What bounds those ratios: steps of TensorFlow's matrix products and convolutions alone."""
+    whole, _, what = images()
+    known, alone = others(), "the kernels alone"
+    rows: list[tuple[str, ...]] = [
+        ("network", "batch", "ms of a step", "of its kernels alone", "share",
+         *(f"at most faster than {name}" for name in known))
+    ]  # fmt: skip
+    for network in contestants.NETWORKS:
+        for batch_size in BATCH_SIZES:
+            x = whole[: IMAGES[network] // 2]
+            functions = {name: make(x, batch_size, network) for name, make in known.items()}
+            functions[alone] = contestants.kernels_alone(x, batch_size, network)
+            functions[OURS] = functools.partial(
+                contestants.ours(network).fit, x, batch_size=batch_size, verbose=0
+            )
+            best = take_turns(functions, repetitions)
+            steps = -(-len(x) // batch_size)
+            times = (f"{1000 * best[name] / steps:.2f}" for name in (OURS, alone))
+            bounds = (f"{best[name] / best[alone]:.2f}" for name in known)
+            share = f"{best[alone] / best[OURS]:.0%}"
+            rows.append((network, str(batch_size), *times, share, *bounds))
+    table(f"Training, if all but TensorFlow's kernels cost nothing; {what}, best of "
+          f"{repetitions}", rows)  # fmt: skip
 
 
 def likelihood(repetitions: int) -> None:
@@ -353,7 +383,17 @@ def main() -> None:
     )
     benchmarks = {
         function.__name__: function
-        for function in (epoch, likelihood, manifold, sampling, scaling, diagnostics, start, recipe)
+        for function in (
+            epoch,
+            kernels,
+            likelihood,
+            manifold,
+            sampling,
+            scaling,
+            diagnostics,
+            start,
+            recipe,
+        )
     }
     parser.add_argument("benchmarks", nargs="*", choices=[*benchmarks, []], default=[])
     parser.add_argument("--repetitions", type=int, default=7)
