@@ -21,15 +21,15 @@ SUM = "sha256"  # the entry of a JSON file with the sum of the others; runs of b
 
 def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[str, Any]:
     """The content of ``run.json``."""
-    dataset = datasets.locate(recipe.dataset)  # a path is found again from any folder
+    # Paths are found again from any folder.
+    dataset = datasets.locate(recipe.dataset)
+    folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser().resolve())
     return {
         "format": FORMAT,
         "recipe": recipe.to_dict(),
         "data": {
             "dataset": data.name if dataset == "auto" else dataset,
-            "data_dir": None
-            if data_dir is None
-            else str(pathlib.Path(data_dir).expanduser().resolve()),
+            "data_dir": folder,
             "name": data.name,
             "source": data.source,
             "image_shape": list(data.image_shape),
