@@ -294,14 +294,16 @@ def test_anomaly_of_other_images(trained, tmp_path, capsys):
 
 
 def test_anomaly_of_a_file_of_images_scores_all_in_their_order(trained, tmp_path, capsys):
-    x = datasets.load("digits").x_test[:12]
-    x[7] = 1 - x[7]
+    x = np.resize(datasets.load("digits").x_test, (510, 28, 28, 1))
+    x[507] = 1 - x[507]
     np.save(tmp_path / "x.npy", x)
     out = tmp_path / "scores.npz"
     options = ["--dataset", tmp_path / "x.npy", "--samples", 3, "--out", out]
-    assert result_of(capsys, "anomaly", trained[0], *options)["images"] == 12
+    assert result_of(capsys, "anomaly", trained[0], *options)["images"] == 510
     with np.load(out) as scores:
-        assert np.argmin(scores["log_likelihood"]) == scores["image"][7] == 7
+        assert np.argmin(scores["log_likelihood"]) == scores["image"][507] == 507
+    own = ["--dataset", "digits", "--samples", 3, "--out", out]  # its test images, as without it
+    assert result_of(capsys, "anomaly", trained[0], *own)["images"] == 299
 
 
 def test_evaluate_a_run_uses_its_own_treatment(trained, capsys):

@@ -204,6 +204,15 @@ def test_biased_layers_compute_what_keras_own_do(name, options, shape, policy, r
     assert type(ours).from_config(ours.get_config()).get_config() == ours.get_config()
 
 
+def test_dense_layers_can_be_quantized(rng):
+    layer = networks.Dense(4)
+    x = rng.normal(size=(3, 5)).astype("float32")
+    exact = layer(x)
+    layer.quantize("int8")
+    assert layer.kernel.dtype == "int8"
+    np.testing.assert_allclose(layer(x), exact, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "shape"),
     [

@@ -54,6 +54,11 @@ def test_more_epochs_leave_the_run_what_it_was(begun, tmp_path):
     assert again.about["data"]["dataset"] == "elsewhere.npz"
 
 
+def test_images_are_given_or_said_to_lie_elsewhere(begun, images):
+    with pytest.raises(ValueError, match="data, dataset: expected only one of them"):
+        training.resume(begun.folder, data=datasets.load(images), dataset=images)
+
+
 def test_best_model_is_that_of_the_best_validation_epoch(images, tmp_path):
     """With a learning rate that spoils the last epoch, best and last are different models."""
     spoiled = {"schedule": "PiecewiseConstantDecay", "boundaries": [14], "values": [1e-2, 0.3]}

@@ -210,7 +210,8 @@ def _add_studies(group: Any) -> None:
     )  # fmt: skip
     _add_model(command, "folder of a run")
     _add_data(command, files=False)
-    _add_images(command, "number of test images, from the first on (default: 500)")
+    _add_images(command, "number of images, from the first on (default: all of a file "
+                "without test images, else 500)")  # fmt: skip
     _add_samples(command)
     _add_seed(command)
     text = ".csv or .npz; a picture of the least likely images is written next to it"

@@ -90,15 +90,18 @@ def anomaly(options: argparse.Namespace) -> None:
     other, options.dataset = options.dataset, None
     opened = open_with_images(options)
     assert opened.held_out is not None  # of a run
-    data, x = opened.data, opened.test
+    data, x, most = opened.data, opened.test, 500
+    if other is not None and datasets.locate(other) == opened.run.about["data"]["dataset"]:
+        other = None  # of its own images those that it has never seen
     if other is not None:
         with messages():
             data = datasets.load(other, options.data_dir, test_fraction=0)
         if not len(data.x_test):  # a file or folder without a test set: all of it, in its order
             data = dataclasses.replace(data, x_test=data.x_train, y_test=data.y_train)
+            most = len(data.x_test)
         x = datasets.binarize(data.x_test, opened.binarization, seed=options.seed)
         say(data)
-    x = x[: at_most(options.images, x) or 500]
+    x = x[: at_most(options.images, x) or most]
     calibration = opened.held_out
     with messages():
         found = evaluation.anomaly_scores(

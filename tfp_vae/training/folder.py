@@ -250,7 +250,7 @@ class Run:
 
         Args:
             data_dir: as for `datasets.load`; by default as at the training.
-            dataset: where they lie now, as for `datasets.load`, if they were moved.
+            dataset: the path of your own images, if they were moved.
 
         Raises:
             DatasetError: they cannot be had.

@@ -147,8 +147,7 @@ def resume(
         epochs: how many there shall be in all; by default those of the recipe. More may be asked
             of a finished run.
         data: the images, if they were given to `train`.
-        dataset: where the images lie now, as for `datasets.load`, if they were moved; the run keeps
-            that.
+        dataset: the path of your own images, if they were moved; the run keeps it.
         data_dir: as for `datasets.load`.
         verbose: as in `train`.
         tensorboard: as in `train`; a run that has ``logs`` goes on with them in any case.
@@ -162,6 +161,8 @@ def resume(
             trains into it, or fewer epochs than were done; as `train` of workers.
         DatasetError: no images.
     """
+    if data is not None and dataset is not None:
+        raise ValueError("data, dataset: expected only one of them, got both.")
     Run(folder)  # refuses a folder of something else before a lock is put into it
     team = Team(strategy)
     lock = locked(pathlib.Path(folder)) if team.chief else contextlib.nullcontext()
@@ -171,9 +172,8 @@ def resume(
         vae, parts = _build(run.recipe, data, team), split(data, run.recipe)
         wanted = run.recipe.epochs if epochs is None else epochs
         team.wait()  # where `train` does: after a restart some may find a run and some none yet
-        if dataset is not None and team.chief:
-            run.change_dataset(datasets.locate(dataset))
-        return _continue(run, wanted, vae, data, parts, verbose, tensorboard, team)
+        moved_to = None if dataset is None else datasets.locate(dataset)
+        return _continue(run, wanted, vae, data, parts, verbose, tensorboard, team, moved_to)
 
 
 def _build(recipe: Recipe, data: datasets.ImageData, team: Team) -> VAE:
@@ -201,8 +201,12 @@ def _continue(
     verbose: int,
     tensorboard: bool,
     team: Team,
+    moved_to: str | None = None,
 ) -> Run:
-    """From the state that the folder holds to the end of epoch number `epochs`."""
+    """From the state that the folder holds to the end of epoch number `epochs`.
+
+    With `moved_to`, the run keeps it as the path of its images.
+    """
     state = run.load_state(vae)
     try:
         progress = Progress(**(state or {}))
@@ -228,6 +232,8 @@ def _continue(
         if state is not None:
             keeper.publish(vae)  # its process may have been killed before it had
         run.tidy(progress.epoch)
+    if team.chief and moved_to is not None:
+        run.change_dataset(moved_to)
     if team.chief and epochs != run.recipe.epochs:
         run.change_epochs(epochs)
         # Figures of fewer epochs beside a model of more would be taken for its own.
