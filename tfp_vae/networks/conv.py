@@ -68,7 +68,7 @@ def conv_encoder(
         )
         for i, width in enumerate(filters)
     ]
-    body += [keras.layers.Flatten(data_format="channels_last"), *heads.dense(units, activation)]
+    body += [heads.flatten(), *heads.dense(units, activation)]
     head = heads.posterior_head(latent_dim, posterior, prior, use_exact_kl, kl_weight)
     return keras.Sequential([keras.Input(image_shape), *body, *head], name=name)
 

@@ -32,7 +32,7 @@ def dense_encoder(
     return keras.Sequential(
         [
             keras.Input(image_shape),
-            keras.layers.Flatten(data_format="channels_last"),
+            heads.flatten(),
             *heads.dense(units, activation),
             *head,
         ],

@@ -42,6 +42,11 @@ def image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def flatten() -> keras.layers.Layer:
+    """Row by row, as the convolutions here are, whatever the `image_data_format` of Keras is."""
+    return keras.layers.Flatten(data_format="channels_last")
+
+
 def dense(units: Sequence[int], activation: str) -> list[keras.layers.Layer]:
     return [
         biased.Dense(size, activation=activation, name=f"dense_{i}")
@@ -125,9 +130,9 @@ def flat_parameters(
     height, width, channels = image_shape
     per_pixel = _per_pixel(layer, image_shape)
     if per_pixel == 1 or layer.parameters_by_pixel:
-        return [keras.layers.Flatten(data_format="channels_last")]
+        return [flatten()]
     return [
         keras.layers.Reshape((height, width, per_pixel, channels)),
         keras.layers.Permute((3, 1, 2, 4)),
-        keras.layers.Flatten(data_format="channels_last"),
+        flatten(),
     ]

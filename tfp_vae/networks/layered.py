@@ -42,7 +42,7 @@ def layered_encoder(
     """
     head = heads.posterior_head(latent_dim, posterior, prior, use_exact_kl, kl_weight)
     inputs = keras.Input(heads.image_shape(image_shape))
-    flat = keras.layers.Flatten(data_format="channels_last")
+    flat = heads.flatten()
     return keras.Sequential([inputs, *map(_layer, body), flat, *head], name=name)
 
 

@@ -128,7 +128,7 @@ def residual_encoder(
             keras.Input(image_shape),
             *body,
             act(activation, name="activation"),
-            keras.layers.Flatten(data_format="channels_last"),
+            heads.flatten(),
             *heads.dense(units, activation),
             *heads.posterior_head(latent_dim, posterior, prior, use_exact_kl, kl_weight),
         ],

@@ -245,12 +245,8 @@ class Run:
     def _note(self, name: str, epoch: int) -> dict[str, Any]:
         return {"run": self.identity, "file": name, "epoch": epoch}
 
-    def load_data(self, data_dir: Any = None, dataset: Any = None) -> datasets.ImageData:
+    def load_data(self, data_dir: Any = None) -> datasets.ImageData:
         """The images that the run was trained on and tested with.
-
-        Args:
-            data_dir: as for `datasets.load`; by default as at the training.
-            dataset: the path of your own images, if they were moved.
 
         Raises:
             DatasetError: they cannot be had.
@@ -261,9 +257,8 @@ class Run:
         if data_dir is None and before and pathlib.Path(before).is_dir():
             data_dir = before
         # Who opens a stranger's run asks for no set of TensorFlow Datasets, whichever it names.
-        download = dataset is not None or not about["dataset"].startswith("tfds:")
-        source = about["dataset"] if dataset is None else dataset
-        return self.checked(datasets.load(source, data_dir, download=download))
+        download = not about["dataset"].startswith("tfds:")
+        return self.checked(datasets.load(about["dataset"], data_dir, download=download))
 
     def checked(self, data: datasets.ImageData) -> datasets.ImageData:
         """`data`, if it is what the run was trained on.

@@ -168,7 +168,9 @@ def resume(
     lock = locked(pathlib.Path(folder)) if team.chief else contextlib.nullcontext()
     with team.watched(folder, _remedy(folder)), lock:
         run = Run(folder)
-        data = run.checked(data) if data is not None else run.load_data(data_dir, dataset)
+        if dataset is not None:
+            data = datasets.load(dataset, data_dir)
+        data = run.checked(data) if data is not None else run.load_data(data_dir)
         vae, parts = _build(run.recipe, data, team), split(data, run.recipe)
         wanted = run.recipe.epochs if epochs is None else epochs
         team.wait()  # where `train` does: after a restart some may find a run and some none yet
