@@ -97,6 +97,14 @@ def others() -> dict[str, Callable[..., Callable[[], None]]]:
     return {name: make for name, make in TRAINING.items() if TORCH or "PyTorch" not in name}
 
 
+def contenders(x: np.ndarray, batch_size: int, network: str) -> dict[str, Callable[[], Any]]:
+    """A round of training of each of them, and of ours."""
+    functions = {name: make(x, batch_size, network) for name, make in others().items()}
+    ours = contestants.ours(network)
+    functions[OURS] = functools.partial(ours.fit, x, batch_size=batch_size, verbose=0)
+    return functions
+
+
 def epoch(repetitions: int) -> None:
     """Training, against what people use instead, at three batch sizes and on two networks."""
     whole, _, what = images()
@@ -109,10 +117,7 @@ def epoch(repetitions: int) -> None:
     for network in contestants.NETWORKS:
         for batch_size in BATCH_SIZES:
             x = whole[: IMAGES[network]]
-            vae = contestants.ours(network)
-            functions = {name: make(x, batch_size, network) for name, make in known.items()}
-            functions[OURS] = functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
-            best = take_turns(functions, repetitions)
+            best = take_turns(contenders(x, batch_size, network), repetitions)
             highest = max(highest, peak())
             rate = len(x) / best[OURS]
             ratios = {name: best[name] / best[OURS] for name in known}
@@ -139,11 +144,8 @@ def kernels(repetitions: int) -> None:
     for network in contestants.NETWORKS:
         for batch_size in BATCH_SIZES:
             x = whole[: IMAGES[network] // 2]
-            functions = {name: make(x, batch_size, network) for name, make in known.items()}
+            functions = contenders(x, batch_size, network)
             functions[alone] = contestants.kernels_alone(x, batch_size, network)
-            functions[OURS] = functools.partial(
-                contestants.ours(network).fit, x, batch_size=batch_size, verbose=0
-            )
             best = take_turns(functions, repetitions)
             steps = -(-len(x) // batch_size)
             times = (f"{1000 * best[name] / steps:.2f}" for name in (OURS, alone))
