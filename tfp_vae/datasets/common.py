@@ -134,6 +134,17 @@ def refuse_binary_bytes(where: str, highest: int) -> None:
         )
 
 
+def set_to_unit_images(where: str, images: np.ndarray) -> np.ndarray:
+    """`to_unit_images` of a whole set, of which bytes above 1 can be expected.
+
+    Raises:
+        DatasetError: as `to_unit_images` and `refuse_binary_bytes`.
+    """
+    if images.dtype == np.uint8 and images.size:
+        refuse_binary_bytes(where, images.max())
+    return to_unit_images(where, images)
+
+
 def check_image_size(size: Any) -> tuple[int, int] | None:
     """(height, width), or `None` for `None`.
 

@@ -13,9 +13,8 @@ from tfp_vae.datasets.common import (
     DatasetError,
     ImageData,
     counts,
-    refuse_binary_bytes,
+    set_to_unit_images,
     to_labels,
-    to_unit_images,
 )
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -116,14 +115,14 @@ def _split(
 def load_arrays(path: pathlib.Path, test_fraction: float, seed: int) -> ImageData:
     """A .npy file of images, or a .npz file in Keras' layout with or without a test set."""
     if path.suffix.lower() == ".npy":
-        images = to_unit_images(str(path), _not_binary(str(path), files.read_npy(path)))
+        images = set_to_unit_images(str(path), files.read_npy(path))
         return _split(path.stem, images, None, None, str(path), test_fraction, seed)
     arrays = files.read_npz(path, ("x_train",), ("y_train", "x_test", "y_test"))
     parts: dict[str, Any] = {"y_train": None, "x_test": None, "y_test": None}
     for key in ("x_train", "x_test"):
         label = f"{path} [{key}]"
         if key in arrays:
-            parts[key] = to_unit_images(label, _not_binary(label, arrays[key]))
+            parts[key] = set_to_unit_images(label, arrays[key])
     for key, images_key in (("y_train", "x_train"), ("y_test", "x_test")):
         if key not in arrays:
             continue
@@ -148,12 +147,6 @@ def load_arrays(path: pathlib.Path, test_fraction: float, seed: int) -> ImageDat
     )
 
 
-def _not_binary(where: str, images: np.ndarray) -> np.ndarray:
-    if images.dtype == np.uint8 and images.size:
-        refuse_binary_bytes(where, images.max())
-    return images
-
-
 # ---------------------------------------------------------------------- folders
 
 
@@ -169,7 +162,7 @@ def load_folder(
     if grayscale is None:
         grayscale = all(is_grey(path) for path in paths)
     where = str(folder)
-    pixels = to_unit_images(where, _not_binary(where, _read_images(paths, image_size, grayscale)))
+    pixels = set_to_unit_images(where, _read_images(paths, image_size, grayscale))
     transparent = sum(_mode(path) in _ALPHA for path in paths)
     if transparent:
         where += f" (alpha channel left out of {transparent:,})"

@@ -8,9 +8,8 @@ from tfp_vae.datasets.common import (
     DatasetError,
     ImageData,
     counts,
-    refuse_binary_bytes,
+    set_to_unit_images,
     to_labels,
-    to_unit_images,
 )
 
 PREFIX = "tfds:"
@@ -85,8 +84,7 @@ def load(name: str, data_dir: Any, download: bool) -> ImageData:
         count = split_info(builder, split).num_examples
         (batch,) = examples(builder, split).batch(count).as_numpy_iterator()
         where = f"{name} [{split}]"
-        refuse_binary_bytes(where, batch["image"].max(initial=0))
-        parts[f"x_{split}"] = to_unit_images(where, batch["image"])
+        parts[f"x_{split}"] = set_to_unit_images(where, batch["image"])
         labels = batch.get("label")
         if labels is not None:
             labels = to_labels(where, np.asarray(labels), count)
