@@ -546,6 +546,60 @@ def test_bernoulli_log_prob_and_gradient_at_extreme_logits():
         np.testing.assert_allclose(tape.gradient(value, parameters), slope, atol=1e-6)
 
 
+def test_bernoulli_keeps_the_digits_of_almost_certain_pixels():
+    """Whose log-probability is the tail of the other outcome, far below float32's step at 1."""
+    logits = np.array([9, 20, 40, 80], "float32")
+    for x, sign in ((1.0, 1), (0.0, -1)):
+        pixels = layers.IndependentBernoulli.new(tf.constant(sign * logits), (4,)).distribution
+        expected = -np.log1p(np.exp(-logits.astype("float64")))
+        np.testing.assert_allclose(pixels.log_prob(tf.fill([4], x)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    ("of_logits", "of_event"),
+    [((2, 3), (2, 3)), ((4, 2, 3), (2, 3)), ((2, 3), (4, 2, 3)), ((4, 1, 3), (2, 1))],
+)
+def test_bernoulli_gradients_of_shapes_that_broadcast(of_logits, of_event, known, rng):
+    logits, event = rng.normal(0, 3, of_logits), rng.uniform(size=of_event)
+    weight = rng.normal(size=np.broadcast_shapes(of_logits, of_event))
+    signature = [tf.TensorSpec([n if known else None for n in a.shape], "float64")
+                 for a in (logits, event)]  # fmt: skip
+
+    @tf.function(input_signature=signature)
+    def gradients(logits, event):
+        with tf.GradientTape() as tape:
+            tape.watch([logits, event])
+            pixels = layers.IndependentBernoulli.new(logits[..., None], (1,)).distribution
+            value = tf.reduce_sum(weight[..., None] * pixels.log_prob(event[..., None]))
+        return tape.gradient(value, [logits, event])
+
+    def summed(slopes, shape):
+        axes = tuple(range(slopes.ndim - len(shape)))
+        slopes = slopes.sum(axes)
+        ones = tuple(i for i, n in enumerate(shape) if n == 1)
+        return slopes.sum(ones, keepdims=True)
+
+    found = gradients(tf.constant(logits), tf.constant(event))
+    slope = weight * (event - scipy.special.expit(logits))
+    np.testing.assert_allclose(found[0], summed(slope, of_logits), rtol=1e-12)
+    np.testing.assert_allclose(found[1], summed(weight * logits, of_event), rtol=1e-12)
+
+
+def test_bernoulli_second_derivatives(rng):
+    logits = tf.constant(rng.normal(0, 2, [5]))
+    with tf.GradientTape() as outer:
+        outer.watch(logits)
+        with tf.GradientTape() as inner:
+            inner.watch(logits)
+            value = layers.IndependentBernoulli.new(logits, (5,)).log_prob(tf.zeros([5], "float64"))
+        slope = inner.gradient(value, logits)
+    probability = scipy.special.expit(logits)
+    np.testing.assert_allclose(
+        outer.gradient(slope, logits), -probability * (1 - probability), rtol=1e-9
+    )
+
+
 def test_bernoulli_is_that_of_tfp():
     pixels = layers.IndependentBernoulli((3,))(np.zeros([2, 3], "float32")).distribution
     assert isinstance(pixels, tfd.Bernoulli)

@@ -222,7 +222,31 @@ class Bernoulli(tfd.Bernoulli):
         if self._logits is None:
             return super()._log_prob(event)
         logits = tf.convert_to_tensor(self._logits)
-        return tf.cast(event, logits.dtype) * logits - tf.math.softplus(logits)
+        return _log_bernoulli(logits, tf.cast(event, logits.dtype))
+
+
+@tf.custom_gradient
+def _log_bernoulli(logits: tf.Tensor, event: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """``x l - max(l, 0) - log(1 + exp(-|l|))``; its gradients are ``x - sigmoid(l)`` and ``l``.
+
+    TensorFlow would take that of the logits apart into several products of the size of the images,
+    and its `softplus` is up to 1.9e-6 nats off between logits of -30 and 30, this 4.8e-7.
+    """
+
+    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_logits = upstream * (event - tf.sigmoid(logits))
+        of_event = upstream * logits
+        if logits.shape == event.shape and logits.shape.is_fully_defined():
+            return of_logits, of_event
+        shapes = tf.shape(logits), tf.shape(event)
+        axes = tf.raw_ops.BroadcastGradientArgs(s0=shapes[0], s1=shapes[1])
+        return (
+            tf.reshape(tf.reduce_sum(of_logits, axes[0]), shapes[0]),
+            tf.reshape(tf.reduce_sum(of_event, axes[1]), shapes[1]),
+        )
+
+    beyond = tf.math.log1p(tf.exp(-tf.abs(logits)))
+    return event * logits - tf.nn.relu(logits) - beyond, gradients
 
 
 @_support.register
