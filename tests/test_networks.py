@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tests.models import small_vae
 from tfp_vae import VAE, layers, networks, priors, recipes, training
 from tfp_vae.networks import conv, heads
 
@@ -213,14 +214,50 @@ def test_dense_layers_can_be_quantized(rng):
     np.testing.assert_allclose(layer(x), exact, atol=0.05)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "shape"),
-    [
-        ("Dense", {"units": 2}, (5000, 3)),
-        ("Conv2D", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
-        ("Conv2DTranspose", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
-    ],
-)
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_a_model_is_quantized_by_its_parts(rng):
+    """What was compiled of the whole model would go on with the weights of before."""
+    vae = small_vae()
+    x = rng.integers(0, 2, (20, *vae.image_shape)).astype("float32")
+    before = vae.log_likelihood(x, 100, seed=0)
+    with pytest.raises(NotImplementedError, match="expected a part of the model"):
+        vae.quantize("int8")
+    for part in (vae.encoder, vae.decoder):
+        part.quantize("int8")
+    after = VAE(vae.encoder, vae.decoder, vae.prior).log_likelihood(x, 100, seed=0)
+    assert np.any(before != after)
+    np.testing.assert_allclose(before, after, atol=1)
+
+
+SUMS = [
+    ("Dense", {"units": 2}, (5000, 3)),
+    ("Dense", {"units": 2}, (50, 100, 3)),
+    ("Conv2D", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
+    ("Conv2DTranspose", {"filters": 2, "kernel_size": 3}, (100, 28, 28, 2)),
+]
+
+
+@pytest.mark.parametrize("gpu", [[], ["GPU:0"]], ids=["CPU", "GPU"])
+@pytest.mark.parametrize(("name", "options", "shape"), SUMS)
+def test_gradients_of_biased_layers_are_those_of_keras_own(
+    name, options, shape, gpu, rng, monkeypatch
+):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: gpu)
+    x = rng.normal(size=shape).astype("float32")
+    slopes, found = None, []
+    for api in (networks, keras.layers):
+        start = keras.initializers.GlorotUniform(0)
+        layer = getattr(api, name)(**options, activation="tanh", kernel_initializer=start)
+        with tf.GradientTape() as tape:
+            outputs = layer(x)
+            slopes = rng.normal(size=outputs.shape).astype("float32") if slopes is None else slopes
+            total = tf.reduce_sum(outputs * slopes)
+        found.append(tape.gradient(total, [layer.kernel.value, layer.bias.value]))
+    for ours, keras_own in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, keras_own, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "options", "shape"), SUMS)
 def test_a_bias_gets_the_whole_sum_in_bfloat16(name, options, shape):
     """TensorFlow's own kernel gives 256 for the 5,000 ones, 512 for the 67,600 and the 90,000."""
     layer = getattr(networks, name)(dtype="mixed_bfloat16", **options)
@@ -229,6 +266,13 @@ def test_a_bias_gets_the_whole_sum_in_bfloat16(name, options, shape):
         total = tf.reduce_sum(tf.cast(outputs, tf.float32))
     found = tape.gradient(total, layer.bias.value)
     np.testing.assert_allclose(found, np.prod(outputs.shape[:-1]), rtol=2**-8)
+
+
+def test_a_bias_gets_the_whole_sum_in_float16():
+    layer = networks.Dense(2, dtype="mixed_float16")
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(tf.cast(layer(np.ones((50_000, 3), "float32")), tf.float32))
+    np.testing.assert_allclose(tape.gradient(total, layer.bias.value), 50_000, rtol=2**-10)
 
 
 def parts_of_all_networks():

@@ -398,14 +398,14 @@ def test_replicas_are_not_compiled_where_there_is_a_gpu(monkeypatch):
     """XLA cannot reach the variables of another device."""
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         vae = small_vae()
-        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [kind])
         vae.compile()
     assert not vae.jit_compile
 
 
 def test_eager_steps_are_not_compiled_where_there_is_a_gpu(monkeypatch):
     """Both at once Keras warns of."""
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [kind])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [kind])
     vae = small_vae()
     vae.compile(run_eagerly=True)
     assert not vae.jit_compile

@@ -50,6 +50,11 @@ def limited(value: tf.Tensor, lowest: float, highest: float) -> tf.Tensor:
     return tf.stop_gradient(within) + (value - tf.stop_gradient(value))
 
 
+def sees_gpu() -> bool:
+    """Whether TensorFlow may use one in this process."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def replicas() -> int:
     """How many replicas of a `tf.distribute` strategy work on one step, here and now."""
     context = tf.distribute.get_replica_context()

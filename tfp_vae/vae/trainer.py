@@ -109,7 +109,7 @@ class Trainer(keras.Model, abc.ABC):
         chosen = jit_compile
         if jit_compile == "auto":
             plain = not (run_eagerly or self._is_distributed())
-            chosen = plain and bool(tf.config.list_physical_devices("GPU"))
+            chosen = plain and _support.sees_gpu()
         super().compile(
             optimizer=optimizer,
             jit_compile=chosen,
@@ -281,6 +281,18 @@ class Trainer(keras.Model, abc.ABC):
         elif self.compiled and self.optimizer and not self.optimizer.built:
             with self._distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: quantize the parts and join them anew.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        # What was compiled of the model, here and by Keras, would go on with the old weights.
+        raise NotImplementedError(
+            "quantize: expected a part of the model. Quantize vae.encoder and vae.decoder, and "
+            "make a new one of them: VAE(vae.encoder, vae.decoder, vae.prior)."
+        )
 
     def test_step(self, data: Any) -> Any:
         token = _in_test_step_of.set(self)
