@@ -6,16 +6,16 @@ python benchmarks/precision.py --epochs 2 --seeds 0 1 2
 A recipe is trained under both of Keras' policies from the same weights, and the test ELBO of each
 is estimated with the same seeds. The float32 model's weights are also looked at in bfloat16, where
 no other path of training blurs the difference; of several seeds the differences are averaged. Then
-rounds of training take turns, and the best of each are compared. Needs MNIST (TFP_VAE_DATA_DIR).
+epochs of training take turns, and the best of each are compared. Needs MNIST (TFP_VAE_DATA_DIR).
 """
 
 import argparse
 import functools
 import tempfile
 
+import contestants
 import numpy as np
 import speed
-from contestants import IMAGE_SHAPE
 
 from tfp_vae import VAE, datasets, recipes, training
 
@@ -49,7 +49,8 @@ def main() -> None:
         changes = {"epochs": options.epochs, "passes": 1, "seed": seed}
         recipe = recipes.get(options.recipe).replace(**changes)
         models = {policy: trained(recipe.replace(dtype_policy=policy)) for policy in POLICIES}
-        in_bfloat16 = training.build(recipe.replace(dtype_policy=POLICIES[1]), IMAGE_SHAPE)
+        other = recipe.replace(dtype_policy=POLICIES[1])
+        in_bfloat16 = training.build(other, contestants.IMAGE_SHAPE)
         in_bfloat16.set_weights(models["float32"].get_weights())
         exact, rough, rounded = (
             np.asarray(vae.elbo(x_test, num_samples=options.draws, seed=0))
@@ -67,20 +68,17 @@ def main() -> None:
     x = datasets.binarize(data.x_train[: speed.IMAGES["CVAE"]], "threshold")
     rows = [("recipe", "float32, images/s", "mixed_bfloat16, images/s", "ratio")]
     for name in (options.recipe, "iwae-paper-vae"):
-        rounds = {
-            policy: functools.partial(
-                training.build(recipes.get(name).replace(dtype_policy=policy), IMAGE_SHAPE).fit,
-                x,
-                batch_size=100,
-                verbose=0,
-            )
-            for policy in POLICIES
-        }
-        best = speed.take_turns(rounds, options.repetitions)
+        clocks = {}
+        for policy in POLICIES:
+            recipe = recipes.get(name).replace(dtype_policy=policy)
+            vae = training.build(recipe, contestants.IMAGE_SHAPE)
+            fit = functools.partial(vae.fit, x, batch_size=100, verbose=0)
+            clocks[policy] = contestants.epoch_of(fit)
+        best = speed.best_of(clocks, options.repetitions)
         rates = [len(x) / best[policy] for policy in POLICIES]
         rows.append((name, *(f"{rate:,.0f}" for rate in rates), f"{rates[1] / rates[0]:.2f}"))
     speed.table(
-        f"Training, rounds of {len(x):,} images, batches of 100, best of {options.repetitions}",
+        f"Training, epochs of {len(x):,} images, batches of 100, best of {options.repetitions}",
         rows,
     )
 

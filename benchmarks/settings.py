@@ -50,7 +50,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {  # environment, arguments of
 
 def rounds(
     system: str, optimizer: str = "FusedAdam", *, one_batch: bool = False, **options: Any
-) -> Callable[[], Any]:
+) -> Callable[[], float]:
     network, batch_size, draws, count = SYSTEMS[system]
     x = np.random.default_rng(0).integers(0, 2, (count, *contestants.IMAGE_SHAPE)).astype("float32")
     vae = contestants.ours(network)
@@ -59,19 +59,19 @@ def rounds(
     vae.compile(rule(contestants.RATE), objective, **options)
     if one_batch:
         batches = tf.data.Dataset.from_tensors(x[:batch_size]).repeat(count // batch_size)
-        return functools.partial(vae.fit, batches, verbose=0)
-    return functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
+        return contestants.epoch_of(functools.partial(vae.fit, batches, verbose=0))
+    fit = functools.partial(vae.fit, x, batch_size=batch_size, verbose=0)
+    return contestants.epoch_of(fit)
 
 
 def serve() -> None:
-    """Carry out a round for each line of standard input."""
-    known: dict[str, Callable[[], Any]] = {}
+    """Carry out an epoch for each line of standard input, and say its seconds."""
+    known: dict[str, Callable[[], float]] = {}
     for line in sys.stdin:
         if line not in known:
             system, options = json.loads(line)
             known[line] = rounds(system, **options)
-        known[line]()
-        print("done", flush=True)
+        print(known[line](), flush=True)
 
 
 class Process:
@@ -88,12 +88,15 @@ class Process:
             text=True,
         )
 
-    def round(self, system: str, options: dict[str, Any]) -> None:
+    def epoch(self, system: str, options: dict[str, Any]) -> float:
+        """Its seconds."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(json.dumps([system, options]), file=self.process.stdin, flush=True)
-        if self.process.stdout.readline() != "done\n":
+        said = self.process.stdout.readline()
+        if not said:
             raise RuntimeError(f"the process ended with exit code {self.process.wait()}.")
+        return float(said)
 
     def close(self) -> None:
         self.process.communicate()  # its input ends, and so it does
@@ -110,11 +113,11 @@ def main() -> None:
     processes = {variable: Process(variable) for variable, _ in SETTINGS.values()}
     rows = [("system", "images/s", *(f"with {name}, times" for name in list(SETTINGS)[1:]))]
     for system, (*_, count) in SYSTEMS.items():
-        functions = {
-            name: functools.partial(processes[variable].round, system, chosen)
+        clocks = {
+            name: functools.partial(processes[variable].epoch, system, chosen)
             for name, (variable, chosen) in SETTINGS.items()
         }
-        best = list(speed.take_turns(functions, options.repetitions).values())
+        best = list(speed.best_of(clocks, options.repetitions).values())
         rows.append((system, f"{count / best[0]:,.0f}", *(f"{best[0] / s:.2f}" for s in best[1:])))
     for process in processes.values():
         process.close()

@@ -32,13 +32,13 @@ from tfp_vae import callbacks, datasets, plotting, recipes, training
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "examples" / "train_mnist.py"
 BATCH_SIZES = (32, 100, 500)
-# Of a round of training, which takes seconds, since a call of `fit` costs some 30 ms of its own.
+# Of an epoch, which takes a second or more.
 IMAGES = {"CVAE": 20_000, "dense": 60_000}
 DIAGNOSED = 1000  # images: as many as a run looks at
 TORCH = importlib.util.find_spec("torch") is not None
 OURS = "tfp_vae, VAE.fit"
-TRAINING: dict[str, Callable[..., Callable[[], None]]] = {
-    "plain TensorFlow loop": lambda *args: contestants.PlainLoop(*args).epoch,
+TRAINING: dict[str, Callable[..., Callable[[], float]]] = {
+    "plain TensorFlow loop": contestants.plain_loop,
     "stock Keras 3, jit_compile='auto'": contestants.stock_keras,
     "tfp.layers on tf_keras": contestants.legacy_layers,
     "PyTorch, eager, channels last": contestants.torch_eager,
@@ -58,12 +58,18 @@ def images() -> tuple[np.ndarray, np.ndarray, str]:
 
 def take_turns(functions: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
     """The best seconds of each function, over rounds in which each is called once."""
-    for function in functions.values():
-        function()  # traced, compiled, memory at hand
-    best = dict.fromkeys(functions, float("inf"))
+    return best_of({k: functools.partial(contestants.seconds, f) for k, f in functions.items()},
+                   repetitions)  # fmt: skip
+
+
+def best_of(clocks: dict[str, Callable[[], float]], repetitions: int) -> dict[str, float]:
+    """As `take_turns`, of functions that measure their own seconds."""
+    for clock in clocks.values():
+        clock()  # traced, compiled, memory at hand
+    best = dict.fromkeys(clocks, float("inf"))
     for _ in range(repetitions):
-        for name, function in functions.items():
-            best[name] = min(best[name], contestants.seconds(function))
+        for name, clock in clocks.items():
+            best[name] = min(best[name], clock())
     return best
 
 
@@ -93,16 +99,15 @@ def peak() -> float:
     return 2048**3 / min(contestants.seconds(lambda: product().numpy()) for _ in range(10))
 
 
-def others() -> dict[str, Callable[..., Callable[[], None]]]:
+def others() -> dict[str, Callable[..., Callable[[], float]]]:
     return {name: make for name, make in TRAINING.items() if TORCH or "PyTorch" not in name}
 
 
-def contenders(x: np.ndarray, batch_size: int, network: str) -> dict[str, Callable[[], Any]]:
-    """A round of training of each of them, and of ours."""
-    functions = {name: make(x, batch_size, network) for name, make in others().items()}
-    ours = contestants.ours(network)
-    functions[OURS] = functools.partial(ours.fit, x, batch_size=batch_size, verbose=0)
-    return functions
+def contenders(x: np.ndarray, batch_size: int, network: str) -> dict[str, Callable[[], float]]:
+    """The seconds of an epoch of each of them, and of ours."""
+    clocks = {name: make(x, batch_size, network) for name, make in others().items()}
+    fit = functools.partial(contestants.ours(network).fit, x, batch_size=batch_size, verbose=0)
+    return {**clocks, OURS: contestants.epoch_of(fit)}
 
 
 def epoch(repetitions: int) -> None:
@@ -117,7 +122,7 @@ def epoch(repetitions: int) -> None:
     for network in contestants.NETWORKS:
         for batch_size in BATCH_SIZES:
             x = whole[: IMAGES[network]]
-            best = take_turns(contenders(x, batch_size, network), repetitions)
+            best = best_of(contenders(x, batch_size, network), repetitions)
             highest = max(highest, peak())
             rate = len(x) / best[OURS]
             ratios = {name: best[name] / best[OURS] for name in known}
@@ -128,7 +133,7 @@ def epoch(repetitions: int) -> None:
     for i, row in enumerate(rows[1:], 1):
         rows[i] = (*row[:3], f"{100 * row[3] / highest:.0f}%", *row[4:])
     sizes = " and ".join(f"{count:,} ({name})" for name, count in IMAGES.items())
-    title = f"Training, rounds of {sizes} images of {what}, best of {repetitions}; "
+    title = f"Training, epochs of {sizes} images of {what}, best of {repetitions}; "
     table(title + f"peak of matrix products: {2 * highest / 1e9:.0f} GFLOPS", rows)
     say_losses(ratios_of)
 
@@ -144,9 +149,9 @@ def kernels(repetitions: int) -> None:
     for network in contestants.NETWORKS:
         for batch_size in BATCH_SIZES:
             x = whole[: IMAGES[network] // 2]
-            functions = contenders(x, batch_size, network)
-            functions[alone] = contestants.kernels_alone(x, batch_size, network)
-            best = take_turns(functions, repetitions)
+            clocks = contenders(x, batch_size, network)
+            clocks[alone] = contestants.kernels_alone(x, batch_size, network)
+            best = best_of(clocks, repetitions)
             steps = -(-len(x) // batch_size)
             times = (f"{1000 * best[name] / steps:.2f}" for name in (OURS, alone))
             bounds = (f"{best[name] / best[alone]:.2f}" for name in known)
@@ -244,10 +249,8 @@ def scaling(repetitions: int) -> None:
     whole, _, what = images()
     vae = contestants.ours("dense")
     counts = (10_000, 20_000, 40_000, 60_000)
-    best = take_turns(
-        {str(n): functools.partial(vae.fit, whole[:n], batch_size=100, verbose=0) for n in counts},
-        repetitions,
-    )
+    fits = {n: functools.partial(vae.fit, whole[:n], batch_size=100, verbose=0) for n in counts}
+    best = best_of({str(n): contestants.epoch_of(fit) for n, fit in fits.items()}, repetitions)
     rows = [("images of an epoch", "seconds", "microseconds an image")]
     rows += [(f"{n:,}", f"{best[str(n)]:.3f}", f"{1e6 * best[str(n)] / n:.1f}") for n in counts]
     table(f"One epoch, dense network, batches of 100, {what}, best of {repetitions}", rows)
@@ -277,7 +280,11 @@ def diagnostics(repetitions: int) -> None:
         some = IMAGES["CVAE"] // 4 if name == "residual-mnist" else IMAGES["CVAE"]
         fit = functools.partial(vae.fit, whole[:some], batch_size=settings.batch_size, verbose=0)
         measure = functools.partial(watch.on_epoch_end, 0, {"kl": 1.0})
-        best = take_turns({"fit": fit, "measure": measure}, repetitions)
+        clocks = {
+            "fit": contestants.epoch_of(fit),
+            "measure": functools.partial(contestants.seconds, measure),
+        }
+        best = best_of(clocks, repetitions)
         seconds = best["fit"] / some * len(whole) * settings.passes
         share = best["measure"] / (seconds + best["measure"])
         rows.append((name, f"{seconds:.1f}", f"{best['measure']:.3f}", f"{share:.2%}"))
