@@ -965,6 +965,21 @@ def test_folder_of_classes(tmp_path):
     assert got == expected
 
 
+def test_the_first_images_of_a_folders_parts_are_of_all_classes(tmp_path):
+    """Many figures are of the first hundred test images, and a folder is read class by class."""
+    for label, name in enumerate(("ant", "bee", "cat")):
+        for index in range(40):
+            pixels = np.full((5, 4), 10 + 80 * label + index, np.uint8)
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    data = datasets.load(tmp_path, test_fraction=0.5)
+    for images, labels in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        assert set(labels[:15]) == {0, 1, 2}
+        np.testing.assert_array_equal(np.round(images[:, 0, 0, 0] * 255 - 10) // 80, labels)
+    whole = datasets.load(tmp_path, test_fraction=0)
+    np.testing.assert_array_equal(whole.y_train, np.repeat([0, 1, 2], 40))
+
+
 def test_flat_folder_of_several_formats(tmp_path):
     for index, suffix in enumerate(("png", "jpg", "JPEG", "bmp")):
         write_png(tmp_path / f"{index}.{suffix}", value=40 * index)

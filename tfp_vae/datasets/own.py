@@ -78,9 +78,12 @@ def split_indices(
             f"{where}: expected at least 2 images to split with test_fraction={test_fraction:g}, "
             f"and one left to train on, got {count}. Give more images, or test_fraction=0."
         )
+    if not held_out:
+        return np.arange(count), np.arange(0)
     order = np.random.default_rng(seed).permutation(count)
-    # Sorted: each part keeps the order of the file.
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    # Not sorted: a folder is read class by class, and the first hundred images of a part, of which
+    # many figures are, should be a sample of it.
+    return order[held_out:], order[:held_out]
 
 
 def _split(
