@@ -98,7 +98,8 @@ def test_evaluate_is_repeatable_and_follows_its_seed(model, capsys):
 @pytest.mark.parametrize("picture", ["manifold", "scatter", "reconstructions", "samples"])
 def test_plot_writes_a_picture(picture, model, tmp_path, capsys):
     out = tmp_path / f"{picture}.png"
-    options = ["--dataset", "digits", "--out", str(out), "--json"]
+    images = ["--dataset", "digits"] if picture in ("scatter", "reconstructions") else []
+    options = [*images, "--out", str(out), "--json"]
     assert cli.main(["plot", picture, str(model), *options]) == 0
     assert json.loads(capsys.readouterr().out) == {"written": str(out)}
     import imageio.v3 as iio
@@ -496,6 +497,9 @@ USAGE = [
     (["plot", "gif", "{run}", "--out", "g.png"], "expected a name in .gif for gif, got .png"),
     (["plot", "epoch", "{run}", "--epoch", "0", "--out", "e.jpg"], "in .png for epoch, got .jpg"),
     (["plot", "history", "{run}", "--out", "h.gif"], "a picture that stands still for history"),
+    (["plot", "history", "{run}", "--dataset", "x"], "--dataset: expected none for history"),
+    (["plot", "samples", "{run}", "--binarization", "dynamic"], "--binarization: expected none"),
+    (["plot", "samples", "{run}", "--data-dir", "x"], "--data-dir: expected none for"),
     (["impute", "{run}", "--mask", "middle"], "--mask: hidden: expected one of left, right, top"),
     (["impute", "{run}", "--mask", "random:1.5"], "or a fraction between 0 and 1"),
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from PIL import Image
 
 from tests.models import CLASSES, SHAPE, FactorAnalysis, conditional, small_vae
 from tfp_vae import (
@@ -491,6 +493,49 @@ def test_the_command_takes_the_model_of_one_class_where_it_must(run, tmp_path, c
         assert cli.main([*command, "--out", out]) == 1
         said = capsys.readouterr().err
         assert "--label: expected one of 10 classes of this model, got none." in said
+
+
+def test_interpolated_are_images_of_the_class_that_was_asked_for(run, tmp_path):
+    out = tmp_path / "x.npy"
+    assert cli.main(["interpolate", str(run.folder), "--label", "3", "--out", str(out)]) == 0
+    opened = training.open_model(run.folder)
+    ends = opened.test[opened.data.y_test == 3][:2]
+    expected = opened.vae.for_label(3).interpolate(*ends, 10)
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
+
+
+def folder_of_classes(folder, images_of):
+    for name, images in images_of.items():
+        (folder / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(np.uint8(255 * image[..., 0])).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_classes_of_other_images_are_found_by_their_names(run, tmp_path):
+    """Their folder numbers 3 and 8 as 0 and 1."""
+    data = run.load_data()
+    images_of = {str(c): data.x_test[data.y_test == c][:4] for c in (3, 8)}
+    folder = folder_of_classes(tmp_path / "new", images_of)
+    opened = training.open_model(run.folder, dataset=str(folder))
+    assert set(opened.data.y_test) <= {3, 8}
+    assert opened.data.class_names == tuple("0123456789")
+    other = datasets.load(folder, test_fraction=0.5)
+    _, labels = opened.inputs(other.x_test, other)
+    np.testing.assert_array_equal(labels, np.array([3, 8])[other.y_test])
+    strange = folder_of_classes(tmp_path / "strange", {"x": images_of["3"], "8": images_of["8"]})
+    with pytest.raises(training.RunError, match=r"classes of the run, 0, 1, .*, got x"):
+        training.open_model(run.folder, dataset=str(strange))
+
+
+def test_a_run_of_before_has_no_names_and_takes_numbers(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    about = json.loads((folder / "run.json").read_text())
+    del about["data"]["class_names"], about["sha256"]
+    (folder / "run.json").write_text(json.dumps(about))
+    images = run.load_data().x_test[:4]
+    other = folder_of_classes(tmp_path / "new", {"a": images, "b": images})
+    assert set(training.open_model(folder, dataset=str(other)).data.y_test) <= {0, 1}
 
 
 def test_imputed_are_images_of_the_class_that_was_asked_for(run, tmp_path):

@@ -430,6 +430,7 @@ BAD_RECIPES = [
     ("prior", {"encoder": {"network": "dense_encoder", "prior": 3}}, "argument of encoder"),
     ("optimizer", {"optimizer": {"name": "Adan"}}, "Did you mean 'Adam'"),
     ("rate", {"optimizer.learning_rat": 1.0}, "Did you mean 'learning_rate'"),
+    ("averages", {"optimizer.use_ema": True}, "use_ema: expected ema_overwrite_frequency with it"),
     ("negative rate", {"optimizer.learning_rate": -1}, "expected a number above 0, got -1"),
     ("schedule", {"optimizer.learning_rate": {"schedule": "Cosine"}}, "Did you mean 'CosineDecay'"),
 ]

@@ -170,7 +170,7 @@ def _add_use(group: Any) -> None:
         "--steps", type=_positive, default=10, help="number of images (default: 10)"
     )
     _add_seed(command, "seed of dynamic binarization; a run has its own")
-    _add_label(command, "class of both images")
+    _add_label(command, "class of both images, which are numbered among those of this class")
     _add_out(command, "interpolation.png")
 
 
@@ -188,7 +188,10 @@ def _add_studies(group: Any) -> None:
     )
     _add_images(command, "number of test images, from the first on (default: 50)")
     command.add_argument(
-        "--samples", type=_positive, default=8, help="chains for each image (default: 8)"
+        "--samples",
+        type=_positive,
+        default=8,
+        help="chains for each image (default: 8); the picture shows four others",
     )
     command.add_argument(
         "--steps", type=_positive, default=200, help="steps of each chain (default: 200)"
@@ -231,6 +234,7 @@ def _add_explore(group: Any) -> None:
     )
     command.add_argument(
         "--host",
+        type=_host,
         default="127.0.0.1",
         help="address to listen on; any address but this machine's loopback lets other machines "
         "in, and 0.0.0.0 listens on all addresses (default: %(default)s)",
@@ -385,6 +389,12 @@ def _name_in(*suffixes: str) -> Callable[[str], pathlib.Path]:
         return path
 
     return name
+
+
+def _host(text: str) -> str:
+    if not text.strip():  # which sockets take for all addresses
+        raise argparse.ArgumentTypeError("expected an address or a name, got an empty one")
+    return text
 
 
 def _port(text: str) -> int:

@@ -317,7 +317,7 @@ def interpolate(options: argparse.Namespace) -> None:
     from tfp_vae import plotting
 
     opened = open_with_images(options)
-    vae, x = of_label(opened.vae, options.label), opened.test
+    vae, x = of_label(opened.vae, options.label), opened.of_label(options.label)
     for name, index in (("--from", options.start), ("--to", options.end)):
         if index >= len(x):
             raise ValueError(f"{name}: expected an image below {len(x)}, got {index}.")
@@ -375,9 +375,16 @@ def encode(options: argparse.Namespace) -> None:
 
 def plot(options: argparse.Namespace) -> None:
     from tfp_vae import plotting, training
+    from tfp_vae.training import pictures
 
     if (options.picture == "epoch") != (options.epoch is not None):
         raise UsageError("plot: --epoch N goes with the picture epoch, and the other way round.")
+    for name in ("dataset", "data_dir", "binarization"):
+        if getattr(options, name) is not None and options.picture not in pictures.OF_IMAGES:
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected none for {options.picture}, which is drawn "
+                "without test images."
+            )
     only = {"gif": ".gif", "epoch": ".png"}.get(options.picture)
     suffix = options.out and options.out.suffix
     if suffix and ((only and suffix != only) or (not only and suffix == ".gif")):
@@ -426,7 +433,7 @@ def _figure(options: argparse.Namespace) -> Any:
     from tfp_vae.training import pictures
 
     data = x = None
-    if options.picture in ("manifold", "samples", "classes"):
+    if options.picture not in pictures.OF_IMAGES:
         vae, run = model_of(options)
     else:
         opened = open_with_images(options)
@@ -438,5 +445,6 @@ def _figure(options: argparse.Namespace) -> Any:
         x,
         title=_title(run, data),
         cells=run.recipe.manifold_cells if run else 20,
+        class_names=run.about["data"].get("class_names") if run else None,
         seed=options.seed,
     )

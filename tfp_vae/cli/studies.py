@@ -27,11 +27,7 @@ def impute(options: argparse.Namespace) -> None:
         raise UsageError(f"--mask: {error}") from error
     opened = open_with_images(options)
     vae = of_label(opened.vae, options.label)
-    test = opened.test
-    if options.label is not None and opened.data.y_test is not None:
-        test = test[opened.data.y_test == options.label]
-        if not len(test):
-            raise ValueError(f"--label: expected a class of the test images, got {options.label}.")
+    test = opened.of_label(options.label)
     x = test[: at_most(options.images, test) or 50]
     mask = evaluation.observed_mask(options.mask, x.shape, options.seed)
     chains = {"num_steps": options.steps, "seed": options.seed}

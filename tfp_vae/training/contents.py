@@ -33,6 +33,7 @@ def describe(recipe: Recipe, data: datasets.ImageData, data_dir: Any) -> dict[st
             "name": data.name,
             "source": data.source,
             "image_shape": list(data.image_shape),
+            "class_names": data.class_names and list(data.class_names),
             "fingerprint": fingerprint(data),
             **({"labels": label_sum(data)} if recipe.conditional else {}),
         },

@@ -209,7 +209,8 @@ class Run:
 
     def pictures(self) -> list[pathlib.Path]:
         """All pictures of epochs, in order."""
-        return sorted((self.folder / "pictures").glob("epoch-*.png"))
+        found = (self.folder / "pictures").glob("epoch-*.png")
+        return sorted(found, key=lambda path: (len(path.name), path.name))  # 10000 after 9999
 
     def load_model(self, name: str = "model") -> VAE:
         """The best model (``"model"``) or that of the last epoch (``"last"``).

@@ -117,7 +117,13 @@ def _optimizer(spec: Mapping[str, Any]) -> keras.optimizers.Optimizer:
         **{name: cls for name, cls in vars(keras.optimizers).items() if name not in bases},
         FusedAdam=optimizers.FusedAdam,
     )
-    return _instance("optimizer", "name", spec, known, keras.optimizers.Optimizer)
+    optimizer = _instance("optimizer", "name", spec, known, keras.optimizers.Optimizer)
+    if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+        raise RecipeError(
+            "optimizer.use_ema: expected ema_overwrite_frequency with it, got none. Keras takes "
+            "the averages after the last epoch alone, when the best model is already kept."
+        )
+    return optimizer
 
 
 def _instance(

@@ -74,15 +74,30 @@ class Opened:
         """`images`; for a conditional model with the first labels of `data`, whose images they are.
 
         Raises:
-            RunError: a conditional model, and images without labels.
+            RunError: a conditional model, and images without labels or of classes that its run
+                does not know.
         """
         if self.vae.num_classes is None:
             return images
-        if data.y_test is None:
+        labels = _in_classes_of(self.run, self.vae, data).y_test
+        if labels is None:
             raise RunError(
                 f"{data.name}: expected labels, which a conditional model needs, got none."
             )
-        return images, data.y_test[: len(images)]
+        return images, labels[: len(images)]
+
+    def of_label(self, label: int | None) -> np.ndarray:
+        """The test images of one class; all for `None`, or where their classes are not known.
+
+        Raises:
+            RunError: there are none of that class.
+        """
+        if label is None or self.data.y_test is None:
+            return self.test
+        found = self.test[self.data.y_test == label]
+        if not len(found):
+            raise RunError(f"label: expected a class of the test images, got {label}.")
+        return found
 
     @functools.cached_property
     def _parts(self) -> Parts | None:
@@ -114,7 +129,8 @@ def open_model(
         seed: of "dynamic" binarization, for a file; a run has its own.
 
     Raises:
-        RunError: neither of the two, or a damaged one; images that are not those of the run.
+        RunError: neither of the two, or a damaged one; images that are not those of the run, or,
+            for a conditional run, of classes that it does not know.
         DatasetError: no images, or an unknown binarization.
     """
     path = pathlib.Path(path)
@@ -124,9 +140,34 @@ def open_model(
     if run is not None and own_images:
         data = run.load_data(data_dir)
     else:
-        data = datasets.load(dataset or "mnist", data_dir)
+        data = _in_classes_of(run, vae, datasets.load(dataset or "mnist", data_dir))
     if not len(data.x_test):
         raise RunError(f"{data.name}: expected test images, got none.")
     method = binarization or ("threshold" if run is None else run.recipe.binarization)
     seed = seed if run is None else run.recipe.seed
     return Opened(vae, run, data, method, seed, own_images)
+
+
+def _in_classes_of(run: Run | None, vae: VAE, data: datasets.ImageData) -> datasets.ImageData:
+    """`data` with the class numbers that a conditional run was trained with, found by their names.
+
+    Folders number their subfolders by themselves: without the first of them, all have others.
+
+    Raises:
+        RunError: a class whose name the run does not know.
+    """
+    names = run.about["data"].get("class_names") if run is not None else None
+    theirs = data.class_names
+    if vae.num_classes is None or not names or theirs is None or list(theirs) == names:
+        return data
+    parts = data.y_train, data.y_test
+    present = {theirs[i] for y in parts if y is not None for i in np.unique(y)}
+    unknown = sorted(present - set(names))
+    if unknown:
+        raise RunError(
+            f"{data.name}: expected images of the classes of the run, {', '.join(names)}, got "
+            f"{', '.join(unknown)}."
+        )
+    numbers = np.array([names.index(name) if name in names else -1 for name in theirs])
+    y_train, y_test = (None if y is None else numbers[y] for y in parts)
+    return dataclasses.replace(data, y_train=y_train, y_test=y_test, class_names=tuple(names))

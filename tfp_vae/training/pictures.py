@@ -1,6 +1,7 @@
 """The pictures of a run: a quick one after each epoch, the careful ones at the end."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,10 @@ def draw_latent(latent: dict[str, list[float]], title: str) -> Any:
     return plotting.kl_per_dimension(kl, latent["epoch"], title=title)
 
 
+#: Of `recipes.PICTURES`, those of test images.
+OF_IMAGES = tuple(name for name in PICTURES if name not in ("manifold", "samples", "classes"))
+
+
 def can_draw(name: str, vae: VAE, data: datasets.ImageData | None) -> str | None:
     """Why one of `recipes.PICTURES` cannot be drawn; `None` where it can."""
     conditional = vae.num_classes is not None
@@ -158,6 +163,7 @@ def draw(
     title: str = "",
     cells: int = 20,
     seed: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> Any:
     """One of `recipes.PICTURES` as a figure.
 
@@ -170,6 +176,7 @@ def draw(
         title: what the titles begin with.
         cells: on each side of the manifold.
         seed: of the samples.
+        class_names: of the classes, where they are not those of `data`.
 
     Raises:
         ValueError: what `can_draw` says.
@@ -186,7 +193,7 @@ def draw(
         return plotting.latent_manifold(vae, cells, title=text)
     if name == "classes":
         text = titled("each row one draw of z, each column a class")
-        names = data.class_names if data else None
+        names = data.class_names if data else class_names
         return plotting.classes(vae, seed=seed, class_names=names, title=text)
     if name == "samples":
         return plotting.samples(vae, seed=seed, title=titled("decoded draws of the prior"))
