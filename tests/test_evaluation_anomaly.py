@@ -79,7 +79,11 @@ X = np.zeros((3, 6, 5, 1), np.float32)
     ("call", "message"),
     [
         pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X, X[:, :5]),
-                     "calibration_images: expected images of the shape", id="two shapes"),
+                     r"images: expected the shape \(batch, 6, 5, 1\), got \(3, 5, 5, 1\)",
+                     id="two shapes"),
+        pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X[:, :5], X),
+                     r"images: expected the shape \(batch, 6, 5, 1\), got \(3, 5, 5, 1\)",
+                     id="the other way round"),
         pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X, X[:0]),
                      "calibration_images: expected at least one", id="none to calibrate with"),
         pytest.param(lambda: evaluation.anomaly_scores(small_vae(), X, X + 2), r"in \[0, 1\]",

@@ -179,12 +179,22 @@ def test_images_are_treated_as_those_of_the_run(rng):
     assert set(np.unique(drawn)) == {0, 1}
 
 
+def spoiled_vae():
+    vae = small_vae()
+    vae.decoder.weights[0].assign(np.full(vae.decoder.weights[0].shape, np.nan))
+    return vae
+
+
 BAD = [
     pytest.param(lambda x: ("vae", x), TypeError, "vae: expected a tfp_vae.VAE", id="no vae"),
     pytest.param(lambda x: (small_vae(latent_dim=1), x), ValueError, "2 latent dimensions or more",
                  id="one dimension"),
     pytest.param(lambda x: (small_vae(), x[:0]), ValueError, "at least one, got none", id="none"),
     pytest.param(lambda x: (small_vae(), x, [1]), ValueError, "each of the 12 images", id="labels"),
+    pytest.param(lambda x: (small_vae(), x.repeat(4, -1)), ValueError, r"1 or 3\), got \(12, ",
+                 id="channels"),
+    pytest.param(lambda x: (spoiled_vae(), x), ValueError, "weights: expected finite ones",
+                 id="weights"),
 ]  # fmt: skip
 
 
@@ -744,6 +754,7 @@ def test_where_all_addresses_are_listened_on_all_are_answered_and_no_names(share
         hosts = {"192.0.2.7": 200, "[2001:db8::1]:80": 200, "evil.example": 403}
         for host, status in hosts.items():
             assert get(here, Host=host)[0] == status
+        assert b"or an address of this machine in digits" in get(here, Host="evil.example")[1]
 
 
 def test_a_server_listens_on_its_own_address_alone(address):
@@ -817,6 +828,14 @@ def test_without_bokeh_the_command_says_what_to_install(model, capsys, monkeypat
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert 'pip install "bokeh>=3.8.2"' in said
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_no_host_is_not_all_of_them(host, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["explore", "runs/a", "--host", host])
+    assert stopped.value.code == 2
+    assert "--host: expected an address or a name, got an empty one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])

@@ -304,6 +304,15 @@ def test_other_numbers_are_not_other_traces(rng, likelihood):
     assert vae._impute_piece.experimental_get_tracing_count() <= 2
 
 
+def test_a_decoder_with_nan_is_refused_though_relu_would_hide_it(rng):
+    vae = small_vae()
+    weight = vae.decoder.weights[0]
+    weight.assign(np.full(weight.shape, np.nan))
+    x = rng.integers(0, 2, (2, *vae.image_shape)).astype("float32")
+    with pytest.raises(ValueError, match="weights: expected finite ones"):
+        vae.impute(x, x < 2, 1, num_steps=2)
+
+
 def test_a_bar_is_shown_for_several_pieces(shared_vae, rng, capsys, monkeypatch):
     vae, x = shared_vae, rng.integers(0, 2, (4, *SHAPE)).astype("float32")
     vae.impute(x, np.zeros(SHAPE, bool), num_steps=2)

@@ -111,6 +111,14 @@ def test_bad_input_writes_nothing(shape, labels, message, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0]])
+def test_labels_without_a_name_write_nothing(labels, tmp_path, rng):
+    x = rng.uniform(size=(2, *SHAPE)).astype("float32")
+    with pytest.raises(ValueError, match=r"labels: expected classes from 0 to 1, .* some from"):
+        callbacks.write_projector(tmp_path / "a", small_vae(), x, labels, class_names=["a", "b"])
+    assert not (tmp_path / "a").exists()
+
+
 # ---------------------------------------------------------------------- a run, by TensorBoard
 
 

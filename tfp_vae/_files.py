@@ -49,6 +49,8 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside `path` to fill, which takes its place when all went well.
 
+    A process that is killed meanwhile leaves it, with a hidden name: ``.NAME-...``.
+
     Raises:
         FileExistsError: there is something of that name, other than an empty folder.
         OSError: it cannot be written.
@@ -62,6 +64,9 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         whole = pathlib.Path(temporary) / "whole"
         whole.mkdir()  # of the usual permissions, which the temporary one around it has not
         yield whole
+        for file in whole.rglob("*"):
+            if file.is_file():
+                _flush_to_disk(file)
         if path.exists():
             path.rmdir()
         os.replace(whole, path)

@@ -103,7 +103,13 @@ def _metadata(count: int, labels: Any, class_names: Sequence[str] | None) -> str
     """TensorBoard reads the first line as headings only if there are two columns."""
     if labels is None:
         return _table([[i] for i in range(count)])
-    names = [str(y) if class_names is None else class_names[int(y)] for y in np.asarray(labels)]
+    labels = np.asarray(labels)
+    if class_names is not None and not 0 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(
+            f"labels: expected classes from 0 to {len(class_names) - 1}, of which class_names "
+            f"tells, got some from {labels.min()} to {labels.max()}."
+        )
+    names = [str(y) if class_names is None else class_names[int(y)] for y in labels]
     return _table([["image", "label"], *([i, name] for i, name in enumerate(names))])
 
 

@@ -70,14 +70,14 @@ def anomaly_scores(
     shapes = [np.shape(_support.split_labels(images)[0]) for images in (x, calibration_images)]
     if shapes[1][:1] == (0,):
         raise ValueError("calibration_images: expected at least one, got none.")
-    if shapes[0][1:] != shapes[1][1:]:
+    # Each by itself, lest one's type hide the other's.
+    x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
+    calibration_images, _ = common.arguments(vae, calibration_images, seed)
+    if shapes[0][1:] != shapes[1][1:]:  # of a model that takes several
         raise ValueError(
             f"calibration_images: expected images of the shape {shapes[0][1:]} of those in x, got "
             f"the shape {shapes[1]}."
         )
-    # Each by itself, lest one's type hide the other's.
-    x, seed = common.arguments(vae, x, seed, num_samples=num_samples)
-    calibration_images, _ = common.arguments(vae, calibration_images, seed)
     # In one call, so that no draw of one set is a draw of the other.
     both = tf.nest.map_structure(lambda *sets: tf.concat(sets, 0), x, calibration_images)
     try:

@@ -11,7 +11,7 @@ from tensorflow_probability import distributions as tfd
 from tfp_vae import _support, objectives
 from tfp_vae.evaluation import common
 from tfp_vae.objectives import marginals
-from tfp_vae.vae import VAE, chunks
+from tfp_vae.vae import VAE, chunks, folds
 
 # Each step draws pairs of opposite noise, in which whatever is linear in the noise cancels.
 _PAIRS = 4
@@ -281,12 +281,14 @@ def _measured(
 
     def add(state: tuple[tf.Tensor, tf.Tensor], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.cast(tf.shape(z)[0], z.dtype)
-        log_p = tf.reduce_sum(decode(z).log_prob(x), 0)
-        return state[0] - log_p, state[1] + count * _rate(posterior, prior, z)
+        log_p = tf.reduce_sum(tf.cast(decode(z).log_prob(x), folds.WIDE), 0)
+        rate = count * _rate(posterior, prior, z)
+        return state[0] - log_p, state[1] + tf.cast(rate, folds.WIDE)
 
     x, decode = vae.given(x)
-    zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
+    zeros = tf.zeros(tf.shape(x)[:1], folds.WIDE)
     chunk = tf.maximum(1, chunks.decoded_in_a_step(vae, x) // tf.shape(x)[0])
     count = tf.constant(int(num_samples))
     totals = chunks.over_samples(posterior, count, chunk, seed, (zeros, zeros), add)
-    return totals[0] / num_samples, totals[1] / num_samples
+    distortion, rate = (tf.cast(total / num_samples, x.dtype) for total in totals)
+    return distortion, rate

@@ -89,6 +89,12 @@ class Explored:
             )
         if not len(images):
             raise ValueError("images: expected at least one, got none.")
+        if images.ndim == 4 and images.shape[-1] not in (1, 3):
+            raise ValueError(
+                "images: expected grey or colour ones, of the shape (images, height, width, 1 or "
+                f"3), got {images.shape}."
+            )
+        vae._refuse_spoiled_weights()
         if labels is not None and len(labels) != len(images):
             raise ValueError(
                 f"labels: expected one for each of the {len(images)} images, got {len(labels)}."
@@ -206,7 +212,7 @@ class Explored:
             part = slice(start, start + _ENCODED_AT_ONCE)
             x = self.images[part].astype(np.float32, copy=False)
             labels = None if self.labels is None else self.labels[part]
-            found.append(self._posterior(x, self._vectors(labels, len(x)))[0])
+            found.append(self._mean(x, self._vectors(labels, len(x))))
         return np.concatenate(found)
 
     def _compile(self) -> None:
@@ -222,6 +228,10 @@ class Explored:
         @tf.function(input_signature=[z_spec, y_spec], autograph=False)
         def decoded(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
             return vae.decode(paired(z, y)).mean()
+
+        @tf.function(input_signature=[x_spec, y_spec], autograph=False)
+        def mean(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+            return vae.encode(paired(x, y)).mean()
 
         @tf.function(input_signature=[x_spec, y_spec], autograph=False)
         def posterior(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -241,4 +251,4 @@ class Explored:
             log_p = decode(z).log_prob(x)
             return z[:, 0], log_p[:, 0], (log_p + prior.log_prob(z) - found.log_prob(z))[:, 0]
 
-        self._decoded, self._posterior, self._drawn = decoded, posterior, drawn
+        self._decoded, self._mean, self._posterior, self._drawn = decoded, mean, posterior, drawn

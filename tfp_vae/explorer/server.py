@@ -142,6 +142,8 @@ class _Guarded(BokehTornado):
         # A foreign name may be made to point here, an address may not.
         if name not in self._names and not (self._any_address and _address(name)):
             names = ", ".join(sorted(self._names))
+            if self._any_address:
+                names += ", or an address of this machine in digits"
             return 403, f"Host: expected one of {names}, as --host said."
         origin = request.headers.get("Origin")
         if origin is not None and origin.lower() != f"{request.protocol}://{request.host}".lower():

@@ -10,7 +10,7 @@ from tfp_vae.vae import chunks
 
 # Of what is added up over all steps. Of 64×64 colour images log p(x) is some thousands of nats,
 # where float32 has steps of 0.001: what one draw of 10,000 adds would be lost.
-_WIDE = tf.float64
+WIDE = tf.float64
 
 if TYPE_CHECKING:
     from tfp_vae.vae.model import VAE
@@ -29,12 +29,12 @@ def elbo_terms(
         log_p = decode(z).log_prob(x)
         kl = objectives.kl_divergence(posterior, prior, None if exact else z)
         kl = tf.broadcast_to(kl, tf.shape(log_p))  # the closed form is the same at all draws
-        sums = (tf.reduce_sum(tf.cast(terms, _WIDE), 0) for terms in (log_p, kl))
+        sums = (tf.reduce_sum(tf.cast(terms, WIDE), 0) for terms in (log_p, kl))
         return tuple(total + more for total, more in zip(state, sums, strict=True))
 
-    zeros = tf.zeros(tf.shape(x)[:1], _WIDE)
+    zeros = tf.zeros(tf.shape(x)[:1], WIDE)
     sums = chunks.over_samples(posterior, num_samples, chunk, seed, (zeros, zeros), add)
-    log_p, kl = (tf.cast(total / tf.cast(num_samples, _WIDE), x.dtype) for total in sums)
+    log_p, kl = (tf.cast(total / tf.cast(num_samples, WIDE), x.dtype) for total in sums)
     return log_p, kl
 
 
@@ -86,8 +86,8 @@ def importance_weights(
     images = tf.shape(x)[0]
     nothing = tf.constant(-np.inf, x.dtype)
     initial = Weights(
-        tf.fill([images], tf.cast(nothing, _WIDE)),
-        tf.fill([images], tf.cast(nothing, _WIDE)),
+        tf.fill([images], tf.cast(nothing, WIDE)),
+        tf.fill([images], tf.cast(nothing, WIDE)),
         tf.fill([images, num_largest], nothing),
         tf.fill([images, 3], True),
     )

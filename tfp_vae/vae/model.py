@@ -416,6 +416,8 @@ class VAE(Trainer):
         num_samples = _support.check_positive_int("num_samples", num_samples)
         num_steps, burn_in = imputation.check_steps(num_steps, burn_in)
         x, mask = imputation.check_observed(x, mask, self.image_shape)
+        if tf.executing_eagerly():
+            self._refuse_spoiled_weights()
         x = self._images(x)
         seed = _support.stateless_seed(seed, self.seed_generator)
         if method != "pseudo-gibbs":
