@@ -322,6 +322,24 @@ def test_a_second_split_of_other_images_is_refused(tmp_path):
         datasets.write_records(tmp_path, [pixels(shape=(2, *SHAPE))], "test")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_two_that_write_at_once_agree_or_the_second_is_refused(tmp_path, rng, dtype):
+    """One index says of both splits how their bytes are read."""
+    x = rng.random((5, 4, 4)).astype("float32")
+
+    def pieces():
+        datasets.write_records(tmp_path, [x], "train")
+        yield x if dtype == "float32" else np.uint8(255 * x)
+
+    if dtype == "float32":
+        datasets.write_records(tmp_path, pieces(), "test")
+    else:
+        with pytest.raises(DatasetError, match="written meanwhile, got train of"):
+            datasets.write_records(tmp_path, pieces(), "test")
+    found = np.concatenate(list(datasets.stream(tmp_path, batch_size=4, training=False)))
+    np.testing.assert_array_equal(found[..., 0], x)
+
+
 def test_memory_holds_one_piece(tmp_path):
     asked = []
 

@@ -17,6 +17,7 @@ def explore(options: argparse.Namespace) -> None:
     from tfp_vae import explorer
     from tfp_vae.explorer import server
 
+    server.check_address(options.host, options.port)
     opened = commands.open_with_images(options)
     vae, run, data = opened.vae, opened.run, opened.data
     opened.test_inputs()  # refuses a conditional model whose images have no labels

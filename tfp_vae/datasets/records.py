@@ -81,8 +81,14 @@ def write_records(
     if not files:
         raise DatasetError("pieces: expected at least one image, got none.")
     if (folder / INDEX).exists():
-        # Another split may have been written meanwhile.
-        index["splits"] = read_index(folder)["splits"]
+        # Another split may have been written meanwhile, and one description is of all.
+        index = read_index(folder)
+        theirs = {key: index[key] for key in facts if key in index}
+        if theirs != facts or split in index["splits"]:
+            raise DatasetError(
+                f"{folder}: expected the other split, of such images, {facts}, to be all that is "
+                f"written meanwhile, got {', '.join(index['splits'])} of {theirs}."
+            )
     index |= facts
     index["splits"][split] = files
     # Last, so that a folder whose writing was stopped holds no such split.

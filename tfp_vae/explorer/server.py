@@ -79,6 +79,15 @@ async def serving(explored: Explored, host: str, port: int) -> AsyncIterator[str
             await asyncio.wait_for(http.close_all_connections(), _CLOSES_WITHIN)
 
 
+def check_address(host: str, port: int) -> None:
+    """Ask before the work whether `serve` could listen there.
+
+    Raises:
+        OSError: as `serve`.
+    """
+    _listening(host, port).close()
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens there."""
     address = _address(host)
