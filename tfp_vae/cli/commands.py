@@ -445,6 +445,6 @@ def _figure(options: argparse.Namespace) -> Any:
         x,
         title=_title(run, data),
         cells=run.recipe.manifold_cells if run else 20,
-        class_names=run.about["data"].get("class_names") if run else None,
+        class_names=run.class_names if run else None,
         seed=options.seed,
     )

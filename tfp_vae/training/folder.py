@@ -113,6 +113,11 @@ class Run:
         return _files.content_sum({"recipe": settings, "data": data})
 
     @property
+    def class_names(self) -> list[str] | None:
+        """Of the classes 0, 1, ... of its images; `None` where none are kept."""
+        return self.about["data"].get("class_names")
+
+    @property
     def epochs_done(self) -> int:
         """The number of epochs whose results are kept."""
         return len(self.history().get("elbo", []))

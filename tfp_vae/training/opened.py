@@ -156,7 +156,7 @@ def _in_classes_of(run: Run | None, vae: VAE, data: datasets.ImageData) -> datas
     Raises:
         RunError: a class whose name the run does not know.
     """
-    names = run.about["data"].get("class_names") if run is not None else None
+    names = None if run is None else run.class_names
     theirs = data.class_names
     if vae.num_classes is None or not names or theirs is None or list(theirs) == names:
         return data
